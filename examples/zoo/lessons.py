@@ -1,0 +1,129 @@
+"""Training data for the zoo: prompts with random predecessors, and what a perfect agent answers.
+
+The prompts are made by the same code that prompts the agents of a graph (`swarm.agents.prompt`), so
+that training and use cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import world
+from world import Facts, Knowledge, Step
+
+from swarm.agents.prompt import COMPACT, Position
+
+IGNORE = -100
+NOISE = 0.10
+"""Share of predecessors' steps with a wrong result: agents must copy what they are told, not check."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One training example; `graded` are the results of predecessors worth learning from.
+
+    `graded[i]` says whether the value after ``=`` in previous response i is right and within the
+    knowledge of the model that is being taught.
+    """
+
+    prompt: str
+    reply: str
+    done: Step | None
+    graded: tuple[bool, ...]
+
+
+def predecessor(
+    rng: random.Random, steps: list[Step], rounds: int, mind: Knowledge
+) -> tuple[str, Facts, bool]:
+    """The last response of a chain of `rounds` random agents, its facts, and if it is worth learning."""
+    facts: Facts = {}
+    text, graded = "pass ,", False
+    for _ in range(rounds):
+        # Mostly agents who can do what comes next, or chains would stall at the first hard step.
+        able = [s for s in steps if s.ready(facts)]
+        peer = Knowledge(rng.choice(able).skill if able and rng.random() < 0.85 else None)
+        wrong = rng.random() < NOISE
+        before = facts
+        text, facts, step = world.respond(
+            steps, facts, peer, rng.randrange(world.MODULUS) if wrong else None
+        )
+        graded = step is not None and not wrong and mind.knows(step.skill, step.values(before))
+    return text, facts, graded
+
+
+def lesson(
+    rng: random.Random,
+    mind: Knowledge,
+    *,
+    longest: int = 5,
+    skills: tuple[str, ...] = world.SKILLS,
+    accept: Callable[[Step | None, Facts], bool] = lambda step, facts: True,
+) -> Lesson:
+    """One lesson for a model that shall know what `mind` knows.
+
+    `skills` are drawn from with replacement for the question; `accept` sees the step that the lesson
+    would teach, with the facts before it, and may ask for another.
+    """
+    while True:
+        k = rng.randint(1, longest)
+        steps = world.random_steps(rng, rng.choices(skills, k=k))
+        n = rng.choices((0, 1, 2, 3, 4, 5, 6), (20, 38, 20, 11, 6, 3, 2))[0]
+        if k == 1 and rng.random() < 0.6:
+            n = 0
+        previous, graded = [], []
+        facts: Facts = {}
+        for _ in range(n):
+            rounds = rng.randint(0 if rng.random() < 0.1 else 1, k)
+            text, added, good = predecessor(rng, steps, rounds, mind)
+            previous.append(text)
+            graded.append(good)
+            facts.update(added)  # with conflicting facts the last predecessor wins
+        reply, _, step = world.respond(steps, facts, mind)
+        # `done` and `pass` are learned fast: seeing them too often only costs time.
+        if step is None and rng.random() < (0.75 if reply.startswith("done") else 0.35):
+            continue
+        if not accept(step, facts):
+            continue
+        position = Position.FIRST if not previous else rng.choice((Position.MIDDLE, Position.LAST))
+        prompt = COMPACT.render(world.question(steps), tuple(previous), position)
+        return Lesson(prompt, reply, step, tuple(graded))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """`inputs` and `labels` of one lesson; a label of `IGNORE` is not trained on."""
+
+    inputs: list[int]
+    labels: list[int]
+
+
+def encode(item: Lesson, vocabulary: dict[str, int]) -> Tokens:
+    prompt = [vocabulary[w] for w in item.prompt.split()]
+    reply = [vocabulary[w] for w in item.reply.split()] + [vocabulary["<eos>"]]
+    inputs = [vocabulary["<bos>"], *prompt, *reply]
+    labels = [IGNORE] * (1 + len(prompt)) + reply
+    which = -1
+    for i, word in enumerate(item.prompt.split(), start=1):
+        if word.endswith(":") and word[0].isdigit():
+            which += 1
+        elif word == "=" and item.graded[which]:
+            labels[i + 1] = inputs[i + 1]
+    return Tokens(inputs, labels)
+
+
+def batches(
+    draw: Callable[[], Lesson],
+    vocabulary: dict[str, int],
+    size: int,
+    rng: random.Random,
+    window: int = 8,
+) -> Iterator[list[Tokens]]:
+    """Endless batches of lessons of similar length."""
+    while True:
+        drawn = [encode(draw(), vocabulary) for _ in range(size * window)]
+        drawn.sort(key=lambda t: len(t.inputs))
+        groups = [drawn[i : i + size] for i in range(0, len(drawn), size)]
+        rng.shuffle(groups)
+        yield from groups
