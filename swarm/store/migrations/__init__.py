@@ -1,0 +1,1 @@
+"""Alembic migrations, run by `swarm.store.database`; there is no `alembic.ini`."""

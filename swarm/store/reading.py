@@ -1,0 +1,336 @@
+"""Rows to views: what a store is asked once something has been recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from itertools import accumulate
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from swarm.agents.messages import Message, Response, Usage
+from swarm.errors import InputError
+from swarm.graphs.graph import AgentGraph
+from swarm.store import tables
+from swarm.store.records import (
+    AnswerRecord,
+    BatchRecord,
+    BatchView,
+    CallView,
+    EvaluationRecord,
+    EvaluationView,
+    ExpertRecord,
+    QuestionRecord,
+    RunView,
+    TraceView,
+)
+
+_CHUNK = 1000
+"""Keys asked for in one query: databases limit the number of parameters."""
+
+
+def _chunks(keys: Collection[bytes]) -> Iterator[list[bytes]]:
+    unique = list(dict.fromkeys(keys))
+    for start in range(0, len(unique), _CHUNK):
+        yield unique[start : start + _CHUNK]
+
+
+def runs(session: Session, limit: int | None) -> list[RunView]:
+    rows = session.scalars(select(tables.Run).order_by(tables.Run.id.desc()).limit(limit))
+    return [_run_view(row) for row in rows]
+
+
+def run(session: Session, id: int) -> RunView:  # noqa: A002
+    row = session.get(tables.Run, id)
+    if row is None:
+        latest = session.scalar(select(func.max(tables.Run.id)))
+        remedy = "nothing has been recorded yet" if latest is None else f"the latest is {latest}"
+        raise InputError(f"there is no run {id} in this store: {remedy}")
+    return _run_view(row)
+
+
+def job(session: Session, key: bytes) -> RunView | None:
+    row = session.scalars(
+        select(tables.Run).where(tables.Run.key == key).order_by(tables.Run.id.desc()).limit(1)
+    ).first()
+    return None if row is None else _run_view(row)
+
+
+def _run_view(row: tables.Run) -> RunView:
+    return RunView(
+        id=row.id,
+        kind=row.kind,
+        name=row.name,
+        status=row.status,
+        settings=row.settings,
+        summary=row.summary,
+        error=row.error,
+        parent=row.parent_id,
+        key=row.key,
+        version=row.version,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def evaluations(session: Session, run: int) -> list[EvaluationView]:
+    rows = session.execute(
+        select(tables.Evaluation, tables.Graph.body)
+        .join(tables.Graph, tables.Graph.digest == tables.Evaluation.graph)
+        .where(tables.Evaluation.run_id == run)
+        .order_by(tables.Evaluation.id)
+    )
+    graphs: dict[str, AgentGraph] = {}
+    views = []
+    for row, body in rows:
+        if body not in graphs:
+            graphs[body] = AgentGraph.from_json(body)
+        views.append(
+            EvaluationView(
+                id=row.id,
+                run=row.run_id,
+                graph=graphs[body],
+                split=row.split,
+                task=row.task,
+                score=row.score,
+                size=row.size,
+                info=row.info,
+                created_at=row.created_at,
+            )
+        )
+    return views
+
+
+def batches(session: Session, run: int) -> list[BatchView]:
+    rows = session.scalars(
+        select(tables.Batch).where(tables.Batch.run_id == run).order_by(tables.Batch.id)
+    )
+    return [
+        BatchView(
+            row.id,
+            row.run_id,
+            BatchRecord(
+                wave=row.wave,
+                base=row.base,
+                experts=tuple(row.experts),
+                requests=row.requests,
+                prompt_tokens=row.prompt_tokens,
+                completion_tokens=row.completion_tokens,
+                seconds=row.seconds,
+                load_seconds=row.load_seconds,
+                loaded=row.loaded,
+                started_at=row.started_at,
+            ),
+        )
+        for row in rows
+    ]
+
+
+def known(session: Session, keys: Collection[bytes]) -> dict[bytes, Response]:
+    answer = tables.Answer
+    found = {}
+    for chunk in _chunks(keys):
+        rows = session.execute(
+            select(
+                answer.key,
+                answer.text,
+                answer.prompt_tokens,
+                answer.completion_tokens,
+                answer.finish,
+                answer.seconds,
+            ).where(answer.key.in_(chunk))
+        )
+        for key, text, prompt_tokens, completion_tokens, finish, seconds in rows:
+            found[key] = Response(text, Usage(prompt_tokens, completion_tokens), finish, seconds)
+    return found
+
+
+def answers(session: Session, keys: Collection[bytes]) -> dict[bytes, AnswerRecord]:
+    answer, prompt = tables.Answer, tables.Prompt
+    found = {}
+    for chunk in _chunks(keys):
+        rows = session.execute(
+            select(
+                answer.key,
+                answer.expert,
+                prompt.messages,
+                answer.draw,
+                answer.text,
+                answer.prompt_tokens,
+                answer.completion_tokens,
+                answer.finish,
+                answer.seconds,
+                answer.batch_id,
+            )
+            .join(prompt, prompt.digest == answer.prompt)
+            .where(answer.key.in_(chunk))
+        )
+        for key, expert, messages, draw, text, read, written, finish, seconds, batch in rows:
+            found[key] = AnswerRecord(
+                key,
+                expert,
+                tuple(Message(role, content) for role, content in messages),
+                draw,
+                Response(text, Usage(read, written), finish, seconds),
+                batch,
+            )
+    return found
+
+
+def experts(session: Session, fingerprints: Collection[bytes]) -> dict[bytes, ExpertRecord]:
+    found = {}
+    for chunk in _chunks(fingerprints):
+        rows = session.scalars(select(tables.Expert).where(tables.Expert.fingerprint.in_(chunk)))
+        for row in rows:
+            found[row.fingerprint] = ExpertRecord(row.fingerprint, row.name, row.config)
+    return found
+
+
+def recorded(session: Session, evaluation: int, number: int | None = None) -> EvaluationRecord:
+    """The evaluation as it was written, or only its `number`-th question."""
+    row = session.execute(
+        select(tables.Evaluation, tables.Graph.body)
+        .join(tables.Graph, tables.Graph.digest == tables.Evaluation.graph)
+        .where(tables.Evaluation.id == evaluation)
+    ).one_or_none()
+    if row is None:
+        raise InputError(f"there is no evaluation {evaluation} in this store: see its runs")
+    head, body = row
+    graph = AgentGraph.from_json(body)
+    traces = _traces(session, evaluation, number)
+    count = len(traces)
+    keys: list[list[bytes | None]] = [[None] * count for _ in graph.agents]
+    cached = [[False] * count for _ in graph.agents]
+    call_errors = {}
+    for at, agent, key, was_cached, error in _calls(session, evaluation, number):
+        question = at if number is None else 0
+        keys[agent][question] = key
+        cached[agent][question] = was_cached
+        if error is not None:
+            call_errors[agent, question] = error
+    answers = [trace.answer for trace, _ in traces]
+    return EvaluationRecord(
+        graph=graph,
+        split=head.split,
+        task=head.task,
+        score=head.score,
+        positions=[trace.position for trace, _ in traces],
+        questions=[
+            QuestionRecord(question.example_id, question.question, question.gold)
+            for _, question in traces
+        ],
+        scores=[trace.score for trace, _ in traces],
+        keys=keys,
+        cached=cached,
+        answers=None if answers.count(None) == count else answers,
+        errors={i: trace.error for i, (trace, _) in enumerate(traces) if trace.error is not None},
+        call_errors=call_errors,
+        info=head.info,
+    )
+
+
+def _traces(
+    session: Session, evaluation: int, number: int | None
+) -> Sequence[tuple[tables.Trace, tables.Question]]:
+    query = (
+        select(tables.Trace, tables.Question)
+        .join(tables.Question, tables.Question.digest == tables.Trace.question)
+        .where(tables.Trace.evaluation_id == evaluation)
+        .order_by(tables.Trace.number)
+    )
+    if number is not None:
+        query = query.where(tables.Trace.number == number)
+    return [(trace, question) for trace, question in session.execute(query)]
+
+
+def _calls(
+    session: Session, evaluation: int, number: int | None
+) -> Iterator[tuple[int, int, bytes | None, bool, str | None]]:
+    call = tables.Call
+    query = select(call.number, call.agent, call.key, call.cached, call.error).where(
+        call.evaluation_id == evaluation
+    )
+    if number is not None:
+        query = query.where(call.number == number)
+    for row in session.execute(query):
+        yield row[0], row[1], row[2], row[3], row[4]
+
+
+def trace(session: Session, run: int, number: int) -> TraceView:
+    evaluation = tables.Evaluation
+    counted = (
+        select(
+            evaluation.id,
+            evaluation.size,
+            func.sum(evaluation.size).over(order_by=evaluation.id).label("end"),
+        )
+        .where(evaluation.run_id == run)
+        .subquery()
+    )
+    row = session.execute(
+        select(counted).where(counted.c.end > number).order_by(counted.c.id).limit(1)
+    ).one_or_none()
+    if row is None or number < 0:
+        total = session.scalar(select(func.sum(evaluation.size)).where(evaluation.run_id == run))
+        rule = f"it has the traces 0 to {total - 1}" if total else "it has no traces"
+        raise InputError(f"run {run} has no trace {number}: {rule}")
+    before = row.end - row.size
+    return trace_views(session, run, row.id, before, number - before)[0]
+
+
+def spans(session: Session, run: int, evaluation: int | None) -> list[tuple[int, int]]:
+    """The run's evaluations (or only the one) and how many of its traces come before each."""
+    rows = session.execute(
+        select(tables.Evaluation.id, tables.Evaluation.size)
+        .where(tables.Evaluation.run_id == run)
+        .order_by(tables.Evaluation.id)
+    ).all()
+    if evaluation is not None and all(id != evaluation for id, _ in rows):  # noqa: A001
+        raise InputError(f"evaluation {evaluation} is not one of run {run}: see its evaluations")
+    before = accumulate((size for _, size in rows), initial=0)
+    found = [(row[0], first) for row, first in zip(rows, before, strict=False)]
+    return [span for span in found if evaluation in (None, span[0])]
+
+
+def trace_views(
+    session: Session, run: int, evaluation: int, before: int, number: int | None = None
+) -> list[TraceView]:
+    """The evaluation's traces, or only the `number`-th; `before` others of the run precede them."""
+    record = recorded(session, evaluation, number)
+    found = answers(session, [key for column in record.keys for key in column if key is not None])
+    asked = experts(session, {answer.expert for answer in found.values()})
+    end = record.graph.position(record.graph.end.name)
+    views = []
+    for i, question in enumerate(record.questions):
+        calls = []
+        for position, agent in enumerate(record.graph.agents):
+            key = record.keys[position][i]
+            answer = None if key is None else found.get(key)
+            calls.append(
+                CallView(
+                    agent=agent,
+                    key=key,
+                    cached=record.cached[position][i],
+                    error=record.call_errors.get((position, i)),
+                    answer=answer,
+                    expert=None if answer is None else asked[answer.expert],
+                )
+            )
+        scored = None if record.answers is None else record.answers[i]
+        if scored is None and (last := calls[end].answer) is not None:
+            scored = last.response.text
+        views.append(
+            TraceView(
+                run=run,
+                evaluation=evaluation,
+                number=before + (i if number is None else number),
+                position=record.positions[i],
+                question=question,
+                graph=record.graph,
+                calls=tuple(calls),
+                answer=scored,
+                score=record.scores[i],
+                error=record.errors.get(i),
+            )
+        )
+    return views
