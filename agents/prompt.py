@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from swarm.agents.messages import Message, Messages
+from swarm.agents.role import Role
 
 
 class Position(StrEnum):
@@ -16,35 +20,95 @@ class Position(StrEnum):
     LAST = "last"
     """The end node: its response is the system's answer."""
 
+    @classmethod
+    def of(cls, *, has_predecessors: bool, is_end: bool) -> Position:
+        """A lone agent is `FIRST`: it has nothing but the question."""
+        if not has_predecessors:
+            return cls.FIRST
+        return cls.LAST if is_end else cls.MIDDLE
+
 
 @dataclass(frozen=True)
 class PromptStyle:
-    """The wording of a user prompt.
+    """The wording of a prompt (Heterogeneous Swarms, arXiv 2502.04510, appendix on prompts).
 
-    `openings` by position stand at the head, then one line a predecessor, then the question.
-    `previous` knows ``{k}`` (from 1) and ``{response}``; `question` knows ``{question}``.
+    The user message is the opening for the agent's position, one line a predecessor, the question.
     """
 
     name: str
     openings: dict[Position, str]
+    """By position; an empty one is left out."""
     previous: str
+    """Knows ``{k}`` (from 1) and ``{response}``."""
     question: str
+    """Knows ``{question}``."""
+    with_role: bool = True
+    """Whether the role's instructions go before it all, as the system message."""
+    flatten: bool = False
+    """Whether new-lines in responses become spaces, as in the paper's published code."""
 
-    def render(self, question: str, previous: tuple[str, ...], position: Position) -> str:
-        """The prompt of one agent for one question."""
+    def render(self, question: str, previous: Sequence[str], position: Position) -> str:
+        """The user message of one agent for one question."""
         parts = [self.openings[position]] if self.openings[position] else []
-        parts += [
-            self.previous.format(k=k, response=response)
-            for k, response in enumerate(previous, start=1)
-        ]
+        if previous:
+            if self.flatten:
+                previous = [" ".join(response.splitlines()) for response in previous]
+            parts += [
+                self.previous.format(k=k, response=response)
+                for k, response in enumerate(previous, start=1)
+            ]
         parts.append(self.question.format(question=question))
         return "\n".join(parts)
 
+    def messages(
+        self,
+        role: Role,
+        position: Position,
+        questions: Sequence[str],
+        previous: Sequence[Sequence[str]],
+    ) -> list[Messages]:
+        """The prompts of one agent for a column of questions.
+
+        `previous` holds one column a predecessor, each as long as `questions`.
+        """
+        head: Messages = ()
+        if self.with_role and role.instructions:
+            head = (Message("system", role.instructions),)
+        if not previous:  # the hot path: a template that is only filled in
+            before, _, after = self.render("\0", (), position).partition("\0")
+            return [(*head, Message("user", f"{before}{q}{after}")) for q in questions]
+        return [
+            (*head, Message("user", self.render(question, responses, position)))
+            for question, *responses in zip(questions, *previous, strict=True)
+        ]
+
+
+CHAT = PromptStyle(
+    name="chat",
+    openings={
+        Position.FIRST: "Work out an answer to the question below.",
+        Position.MIDDLE: (
+            "Others have already worked on the question below. Build on what is right in their "
+            "responses and pass over what is wrong, then give your own response."
+        ),
+        Position.LAST: (
+            "Others have already worked on the question below. Weigh their responses, pass over "
+            "what is wrong, and give the final answer."
+        ),
+    },
+    previous="Previous response {k}: {response}",
+    question="Question: {question}",
+)
+"""For instruction-tuned models."""
 
 COMPACT = PromptStyle(
     name="compact",
     openings={Position.FIRST: "", Position.MIDDLE: "", Position.LAST: ""},
     previous="{k}: {response}",
     question="Question: {question}\nAnswer:",
+    with_role=False,
+    flatten=True,
 )
 """The fewest tokens, for models that were trained to be agents: the zoo's."""
+
+STYLES = {style.name: style for style in (CHAT, COMPACT)}

@@ -1,0 +1,54 @@
+"""The engines: one file each, behind the contract of `swarm.agents.engines.base`.
+
+To add one, write its file and name it in `ENGINES`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from swarm.agents.engines.base import Engine
+
+__all__ = ["ENGINES", "Engine", "EngineEntry", "create_engine", "engine_names"]
+
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """Where an engine is, known without importing it or the packages it needs."""
+
+    module: str
+    cls: str
+    summary: str
+    reads_weights: bool
+    """Whether `Expert.model` and `Expert.adapter` are weights that must be there before a run."""
+
+    def load(self) -> type[Engine]:
+        engine: type[Engine] = getattr(importlib.import_module(self.module), self.cls)
+        return engine
+
+
+ENGINES: dict[str, EngineEntry] = {
+    "transformers": EngineEntry(
+        "swarm.agents.engines.transformers",
+        "TransformersEngine",
+        "Hugging Face models and LoRA adapters in this process",
+        reads_weights=True,
+    ),
+    "scripted": EngineEntry(
+        "swarm.agents.engines.scripted",
+        "ScriptedEngine",
+        "a function or a table answers; for tests and dry runs",
+        reads_weights=False,
+    ),
+}
+
+
+def engine_names() -> str:
+    return ", ".join(f"`{name}`" for name in ENGINES)
+
+
+def create_engine(name: str, **options: Any) -> Engine:
+    """A new engine; `name` is a key of `ENGINES`."""
+    return ENGINES[name].load()(**options)

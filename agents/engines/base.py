@@ -1,0 +1,64 @@
+"""The contract of an engine: a batch in, a batch out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from swarm.agents.messages import Request, Response
+from swarm.errors import RequestError
+
+if TYPE_CHECKING:
+    from swarm.agents.expert import Expert
+
+
+class Engine(ABC):
+    """Answers requests.
+
+    One scheduler at a time owns an engine and calls it from one event loop. It calls `load` before
+    the first `generate` of a base, never runs two calls of a `resident` engine at once, and `close`s
+    it in the end. Implementations keep the event loop free: long work goes to a thread.
+    """
+
+    resident: ClassVar[bool] = True
+    """Whether bases take room on this machine: loaded one after the other under a budget, and asked
+    wave by wave. If not (HTTP), requests are sent as soon as they come."""
+    column: ClassVar[int | None] = None
+    """How many questions one column through a graph should carry; None: all. Engines whose latency
+    varies (HTTP) want few, so that one slow answer does not hold up the others."""
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """Why this engine can't be used here (a package is missing), or None."""
+        return None
+
+    async def load(self, base: str, experts: Sequence[Expert]) -> None:
+        """Makes `base` (an `Expert.base`) ready; `experts` are those that will be asked next.
+
+        Raises:
+            EngineError: it can't be loaded. Every request that waits for it fails.
+        """
+
+    async def unload(self, base: str) -> None:
+        """Gives back what `base` takes. Not an error if it is not loaded."""
+
+    async def plan(self, requests: Sequence[Request]) -> Sequence[Sequence[int]]:
+        """How to cut requests for one base into batches: indices, each exactly once.
+
+        The scheduler calls `generate` once a batch and keeps the answers before the next.
+        """
+        return [range(len(requests))]
+
+    @abstractmethod
+    async def generate(self, requests: Sequence[Request]) -> Sequence[Response | RequestError]:
+        """One answer or error a request, in their order; all requests have one base, now loaded.
+
+        What a request is answered with does not depend on which others came along.
+
+        Raises:
+            EngineError: the engine failed; no request was answered.
+        """
+
+    async def close(self) -> None:
+        """Gives everything back. The engine may be loaded again afterwards."""

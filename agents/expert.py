@@ -1,0 +1,296 @@
+"""Who answers: an expert is a callable model, a pool is the experts a system may use."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+from swarm.agents import weights
+from swarm.agents.engines import ENGINES, engine_names
+from swarm.agents.messages import Messages, Usage
+from swarm.agents.prompt import STYLES, PromptStyle
+from swarm.agents.role import Role
+from swarm.errors import ConfigError, PoolError, did_you_mean
+from swarm.settings_file import read_settings, settings_error
+
+Script = Callable[[Messages], str]
+"""What a scripted expert is: the messages of one request → the text of its answer."""
+
+
+class Sampling(BaseModel):
+    """How an expert's tokens are chosen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float = Field(0.0, ge=0, le=10)
+    """0 is greedy decoding."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(256, ge=1)
+    stop: tuple[str, ...] = ()
+    """The text ends before the first of these."""
+    seed: int = 0
+
+
+class Price(BaseModel):
+    """USD per million tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: float = Field(0.0, ge=0)
+    output: float = Field(0.0, ge=0)
+
+    def of(self, usage: Usage) -> float:
+        """USD for this many tokens."""
+        return (self.input * usage.prompt_tokens + self.output * usage.completion_tokens) / 1e6
+
+
+class Expert(BaseModel):
+    """A callable model: engine + base model + optional LoRA adapter + sampling + price."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, max_length=200)
+    engine: str = "transformers"
+    model: str = Field(min_length=1)
+    """A folder, or the name of a model on a hub."""
+    adapter: str | None = None
+    """The folder of a LoRA adapter for `model`."""
+    prompt: Literal["chat", "compact"] = "chat"
+    description: str = ""
+    sampling: Sampling = Sampling()
+    price: Price = Price()
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Whatever else the engine understands."""
+
+    _script: Script | None = PrivateAttr(None)
+
+    @classmethod
+    def scripted(
+        cls, name: str, script: Script | Mapping[str, str], **settings: Any
+    ) -> Expert:
+        """An expert for tests and dry runs: a function of the messages, or a table by user prompt.
+
+        A prompt that is not in the table is answered with an empty text.
+        """
+        if callable(script):
+            function, identity = script, _code_identity(script)
+        else:
+            table = dict(script)
+            function = functools.partial(_look_up, table)
+            identity = json.dumps(table, sort_keys=True)
+        digest = hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
+        expert = cls(name=name, engine="scripted", model=f"script:{digest}", **settings)
+        expert._script = function
+        return expert
+
+    @property
+    def script(self) -> Script | None:
+        """The function behind a scripted expert."""
+        return self._script
+
+    @property
+    def style(self) -> PromptStyle:
+        return STYLES[self.prompt]
+
+    @functools.cached_property
+    def base(self) -> str:
+        """What must be resident to ask this expert: experts with one base share batches."""
+        return f"{self.engine}:{self.model}"
+
+    @functools.cached_property
+    def fingerprint(self) -> bytes:
+        """32 bytes: all that decides what this expert answers, its weights included.
+
+        Name, description, price and prompt style are left out: they change no answer to given
+        messages.
+        """
+        config = self.model_dump(
+            mode="json", exclude={"name", "description", "price", "prompt", "model", "adapter"}
+        )
+        digest = hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=32)
+        for part in (self.model, self.adapter):
+            folder = Path(part) if part else None
+            if folder and folder.is_dir():
+                digest.update(b"\0folder\0" + weights.folder_digest(folder))
+            else:
+                digest.update(b"\0name\0" + (part or "").encode())
+        return digest.digest()
+
+
+def _look_up(table: Mapping[str, str], messages: Messages) -> str:
+    return table.get(messages[-1].content, "")
+
+
+def _code_identity(function: Script) -> str:
+    """Changes when the function's code does, so that a store never answers for an older script."""
+    code = getattr(function, "__code__", None)
+    name = f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
+    if code is None:
+        return name
+    return f"{name}:{code.co_code.hex()}:{code.co_consts!r}:{code.co_names!r}"
+
+
+class _PoolFile(BaseModel):
+    """The shape of a pool's TOML file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = "pool"
+    defaults: dict[str, Any] = Field(default_factory=dict)
+    """Any key of an expert, for those that do not give it themselves."""
+    experts: list[dict[str, Any]]
+    roles: list[Role] = Field(default_factory=list)
+
+
+class Pool(Mapping[str, Expert]):
+    """The experts a system may use, by name, in order."""
+
+    def __init__(
+        self, experts: Iterable[Expert], *, name: str = "pool", roles: Iterable[Role] = ()
+    ) -> None:
+        """Checks what can be checked without loading a model.
+
+        Raises:
+            PoolError: no experts, two of one name, an unknown engine, weights that are missing or
+                made for another base.
+        """
+        self.name = name
+        self.roles: dict[str, Role] = {role.name: role for role in roles}
+        self._experts: dict[str, Expert] = {}
+        for expert in experts:
+            if expert.name in self._experts:
+                raise PoolError(f"pool `{name}`: two experts are called `{expert.name}`: rename one")
+            self._experts[expert.name] = expert
+        if not self._experts:
+            raise PoolError(f"pool `{name}` has no experts: give at least one")
+        for expert in self._experts.values():
+            check_expert(expert, f"pool `{name}`: expert `{expert.name}`")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Pool:
+        """A pool from a TOML file; its paths are relative to the file.
+
+        Raises:
+            ConfigError: the file can't be read or has a key or value that is wrong.
+            PoolError: see `Pool`.
+        """
+        path = Path(path)
+        file = read_settings(path, _PoolFile)
+        experts = []
+        for i, entry in enumerate(file.experts):
+            merged = {**file.defaults, **entry}
+            for table in ("sampling", "price", "options"):
+                if table in file.defaults and table in entry:
+                    merged[table] = {**file.defaults[table], **entry[table]}
+            experts.append(_expert(merged, f"{path}: expert {i + 1}", path.parent))
+        return cls(experts, name=file.name, roles=file.roles)
+
+    def __getitem__(self, name: str) -> Expert:
+        try:
+            return self._experts[name]
+        except KeyError:
+            raise PoolError(
+                f"expert `{name}` is not in pool `{self.name}`{did_you_mean(name, self._experts)}: "
+                f"it has {', '.join(f'`{n}`' for n in self._experts)}"
+            ) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._experts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._experts)
+
+    def __len__(self) -> int:
+        return len(self._experts)
+
+    def __repr__(self) -> str:
+        return f"Pool({', '.join(self)})"
+
+    def subset(self, *names: str) -> Pool:
+        """A pool of these experts, in this order."""
+        return Pool((self[name] for name in names), name=self.name, roles=self.roles.values())
+
+    @property
+    def fingerprint(self) -> bytes:
+        """32 bytes: the experts, their names and order."""
+        digest = hashlib.blake2b(digest_size=32)
+        for name, expert in self._experts.items():
+            digest.update(name.encode() + b"\0" + expert.fingerprint)
+        return digest.digest()
+
+
+def check_expert(expert: Expert, who: str) -> None:
+    """Raises `PoolError` where the expert can't be what it says, without loading it."""
+    if expert.engine not in ENGINES:
+        raise PoolError(
+            f"{who}: key `engine`: `{expert.engine}` is not an engine"
+            f"{did_you_mean(expert.engine, ENGINES)}: use one of {engine_names()}"
+        )
+    if not ENGINES[expert.engine].reads_weights:
+        return
+    base = None if weights.is_hub_name(expert.model) else Path(expert.model)
+    if base is not None:
+        weights.check_model(base, who)
+    if expert.adapter is not None:
+        weights.check_adapter(Path(expert.adapter), base, who)
+
+
+def _expert(entry: dict[str, Any], where: str, folder: Path) -> Expert:
+    """One expert of a pool file; `where` names it until its own name is known to be good."""
+    if isinstance(name := entry.get("name"), str):
+        where = f"{where} (`{name}`)"
+    try:
+        expert = Expert.model_validate(entry)
+    except ValidationError as error:
+        raise settings_error(where, error, Expert) from None
+    if expert.engine == "scripted":
+        return Expert.scripted(
+            script=_load_script(expert.model, folder, where),
+            **expert.model_dump(exclude={"engine", "model"}),
+        )
+    places: dict[str, str] = {}
+    for key in ("model", "adapter"):
+        value = getattr(expert, key)
+        if value is not None and not (key == "model" and not _is_path(value, folder)):
+            places[key] = str((folder / value).resolve())
+    return expert.model_copy(update=places)
+
+
+def _is_path(model: str, folder: Path) -> bool:
+    return (folder / model).exists() or not weights.is_hub_name(model)
+
+
+def _load_script(model: str, folder: Path, where: str) -> Script | dict[str, str]:
+    """`table.json` or `file.py:function`, relative to the pool's file."""
+    path, _, function = model.partition(":")
+    file = folder / path
+    if not file.is_file():
+        raise ConfigError(
+            f"{where}: key `model`: `{model}`: there is no file `{file}`: "
+            "a scripted expert is `table.json` or `file.py:function`"
+        )
+    if not function:
+        try:
+            table = json.loads(file.read_text())
+        except ValueError as error:
+            raise ConfigError(f"{where}: key `model`: `{file}` is not JSON ({error})") from None
+        if not isinstance(table, dict):
+            raise ConfigError(f"{where}: key `model`: `{file}` must hold an object prompt → answer")
+        return {str(k): str(v) for k, v in table.items()}
+    from importlib import util
+
+    spec = util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    script = getattr(module, function, None)
+    if not callable(script):
+        raise ConfigError(f"{where}: key `model`: `{file}` has no function `{function}`")
+    return script  # type: ignore[no-any-return]

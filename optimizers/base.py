@@ -1,0 +1,52 @@
+"""What every optimizer is: `fit(task, pool) -> System`, recorded and resumable."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from swarm.agents.expert import Pool
+from swarm.runtime.progress import Progress
+from swarm.runtime.runtime import Runtime
+from swarm.runtime.system import System
+from swarm.store import Store
+from swarm.tasks import Task
+
+
+class Optimizer(ABC):
+    """Finds a system for a task.
+
+    Settings are given when it is made and checked then; `fit` may be called for many tasks.
+    """
+
+    @abstractmethod
+    def fit(
+        self,
+        task: Task,
+        pool: Pool,
+        *,
+        split: str = "dev",
+        limit: int | None = None,
+        store: str | Store | None = None,
+        runtime: Runtime | None = None,
+        progress: Progress | None = None,
+    ) -> System:
+        """The best system found.
+
+        With a store this is a job: it is recorded as it goes, and the same call goes on where an
+        interrupted one stopped.
+
+        Args:
+            split: the questions that are searched on; `limit` takes the first so many.
+            progress: is told how it goes; None draws a bar where stderr is a terminal.
+
+        Raises:
+            InputError: something that was given can't be used; nothing has been run.
+            EngineError: every question of every graph failed.
+            BusyError: another process is at this job.
+            StoreError: the store failed; what it holds is sound, and the job can be resumed.
+        """
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """All settings as JSON values: they are kept with the run and identify the job."""

@@ -1,0 +1,202 @@
+"""A graph of agents becomes a LangGraph program over columns of questions.
+
+The state holds lists, one entry a question: one `ainvoke` carries a whole split, and a single
+question is a column of length one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict
+
+from swarm.agents.expert import Expert, Pool
+from swarm.agents.messages import Messages, Response
+from swarm.agents.prompt import Position
+from swarm.agents.role import Role, find_role
+from swarm.errors import EngineError
+from swarm.graphs.graph import AgentGraph
+from swarm.runtime.scheduler import Answers, Outcome, Participant, Scheduler
+
+if TYPE_CHECKING:
+    from langgraph.graph.state import CompiledStateGraph
+
+Texts = list[str | None]
+"""One response a question; None where there is none because a call failed."""
+
+
+def _merge(old: dict[str, Texts], new: dict[str, Texts]) -> dict[str, Texts]:
+    return {**old, **new}
+
+
+class ColumnState(TypedDict, total=False):
+    """The LangGraph state of a running graph: give `questions`, get `answers`."""
+
+    questions: list[str]
+    """n questions."""
+    responses: Annotated[dict[str, Texts], _merge]
+    """Agent → its n responses."""
+    answers: Texts
+    """The end node's responses."""
+
+
+class AgentLog(NamedTuple):
+    """What one agent did: entries by position in the column."""
+
+    prompts: Sequence[Messages]
+    outcomes: Sequence[Outcome]
+    keys: Sequence[bytes] | None
+    cached: Sequence[bool]
+    rows: Sequence[int] | None
+    """Which questions these belong to; None: all, in order."""
+
+
+@dataclass
+class GraphRun:
+    """One execution of a graph: its place in the scheduler, and the log of its calls."""
+
+    participant: Participant | None = None
+    log: dict[str, AgentLog] = field(default_factory=dict)
+    """By agent. An agent with no rows left to answer is logged, too."""
+
+
+current_run: ContextVar[GraphRun | None] = ContextVar("current_run", default=None)
+"""Set around `ainvoke`; a graph that is run inside somebody's own LangGraph program has none."""
+
+
+class _Node(NamedTuple):
+    """An agent ready to be asked."""
+
+    agent: str
+    expert: Expert
+    role: Role
+    position: Position
+    draw: int
+    predecessors: tuple[str, ...]
+
+
+def resolve(
+    graph: AgentGraph, pool: Pool, roles: Mapping[str, Role] | None = None
+) -> dict[str, _Node]:
+    """The expert and role behind each agent's names.
+
+    An expert that samples and plays several agents of a graph gives each a draw of its own.
+
+    Raises:
+        PoolError: the pool has no such expert, or nobody knows the role.
+    """
+    nodes: dict[str, _Node] = {}
+    seen: Counter[str] = Counter()
+    for agent in graph.agents:
+        expert = pool[agent.expert]
+        predecessors = tuple(p.name for p in graph.predecessors(agent.name))
+        nodes[agent.name] = _Node(
+            agent=agent.name,
+            expert=expert,
+            role=find_role(agent.role, {**pool.roles, **(roles or {})}),
+            position=Position.of(
+                has_predecessors=bool(predecessors), is_end=agent.name == graph.end.name
+            ),
+            draw=seen[expert.name] if expert.sampling.temperature > 0 else 0,
+            predecessors=predecessors,
+        )
+        seen[expert.name] += 1
+    return nodes
+
+
+def compile_graph(
+    graph: AgentGraph,
+    nodes: Mapping[str, _Node],
+    scheduler: Callable[[], Scheduler],
+    run_sync: Callable[[Awaitable[Any]], Any],
+    **options: Any,
+) -> CompiledStateGraph[ColumnState, None, ColumnState, ColumnState]:
+    """The LangGraph program of `graph`.
+
+    Args:
+        nodes: from `resolve`.
+        scheduler: gives the one that calls go to, when a node runs.
+        run_sync: drives a coroutine where the user calls the program's sync methods.
+        options: passed on to LangGraph's `compile`, a checkpointer for instance.
+    """
+    from langchain_core.runnables import RunnableLambda
+    from langgraph.graph import END, START, StateGraph
+
+    builder: StateGraph[ColumnState, None, ColumnState, ColumnState] = StateGraph(ColumnState)
+    names = _node_names(graph)
+    for agent in graph.agents:
+        act = _actor(nodes[agent.name], scheduler, is_end=agent.name == graph.end.name)
+
+        def act_sync(state: ColumnState, act: Any = act) -> Any:
+            return run_sync(act(state))
+
+        builder.add_node(names[agent.name], RunnableLambda(act_sync, afunc=act))
+    for agent in graph.agents:
+        before = [names[p.name] for p in graph.predecessors(agent.name)]
+        if before:
+            builder.add_edge(before, names[agent.name])
+        else:
+            builder.add_edge(START, names[agent.name])
+    builder.add_edge(names[graph.end.name], END)
+    return builder.compile(**options)
+
+
+def _actor(
+    node: _Node, scheduler: Callable[[], Scheduler], *, is_end: bool
+) -> Callable[[ColumnState], Awaitable[ColumnState]]:
+    style = node.expert.style
+
+    async def act(state: ColumnState) -> ColumnState:
+        questions: Sequence[str] = state["questions"]
+        responses = state.get("responses") or {}
+        previous: list[Any] = [responses[name] for name in node.predecessors]
+        # Where a predecessor has no response the trace has failed: asking further would cost only.
+        rows: list[int] | None = None
+        if any(None in column for column in previous):
+            rows = [i for i, each in enumerate(zip(*previous, strict=True)) if None not in each]
+            questions = [questions[i] for i in rows]
+            previous = [[column[i] for i in rows] for column in previous]
+        prompts = style.messages(node.role, node.position, questions, previous)
+        run = current_run.get()
+        answers: Answers = await scheduler().ask(
+            node.expert,
+            prompts,
+            draw=node.draw,
+            participant=run.participant if run is not None else None,
+        )
+        texts: Texts = [o.text if type(o) is Response else None for o in answers.outcomes]
+        if run is not None:
+            run.log[node.agent] = AgentLog(prompts, *answers, rows)
+        else:
+            _raise_if_all_failed(answers.outcomes)
+        if rows is not None:
+            spread: Texts = [None] * len(state["questions"])
+            for i, text in zip(rows, texts, strict=True):
+                spread[i] = text
+            texts = spread
+        update: ColumnState = {"responses": {node.agent: texts}}
+        if is_end:
+            update["answers"] = texts
+        return update
+
+    return act
+
+
+def _raise_if_all_failed(outcomes: Sequence[Outcome]) -> None:
+    """In somebody's own program nobody reads our log: there an error must be seen."""
+    errors = [outcome for outcome in outcomes if isinstance(outcome, EngineError)]
+    if errors and len(errors) == len(outcomes):
+        raise errors[0]
+
+
+def _node_names(graph: AgentGraph) -> dict[str, str]:
+    """Agent → name of its node. LangGraph keeps ``:``, ``|`` and leading ``__`` for itself."""
+    names: dict[str, str] = {}
+    for agent in graph.agents:
+        name = agent.name.replace(":", "_").replace("|", "_")
+        if name.startswith("__") or name in names.values():
+            name = f"agent {len(names)} {name.lstrip('_')}"
+        names[agent.name] = name
+    return names

@@ -1,0 +1,266 @@
+"""Graphs are scored on a split: every graph over the whole column of questions, all at once."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from swarm.agents.expert import Pool
+from swarm.agents.messages import Response, Usage
+from swarm.agents.role import Role
+from swarm.errors import EngineError
+from swarm.graphs.graph import AgentGraph
+from swarm.runtime.compile import GraphRun, compile_graph, current_run, resolve
+from swarm.runtime.runtime import run_sync
+from swarm.runtime.scheduler import Scheduler
+from swarm.store.records import EvaluationRecord, QuestionRecord
+from swarm.tasks import Example, Task
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of one evaluation."""
+
+    score: float
+    """Mean over the questions, in [0, 1]."""
+    low: float
+    high: float
+    """95 % confidence interval of `score`."""
+    questions: int
+    failures: int
+    """Questions whose trace failed; they score 0."""
+    calls: int
+    """Agents × questions that were answered."""
+    asked: int
+    """Of these, calls that went to an engine; the others were known or asked by another already."""
+    tokens: int
+    """Read and written by all calls, as if none had been known."""
+    cost: float
+    """USD of all calls by the experts' prices."""
+    seconds: float
+    """Wall time; of all graphs that were evaluated together."""
+
+    def __str__(self) -> str:
+        failed = f", {self.failures} failed" if self.failures else ""
+        return (
+            f"score {self.score:.3f} [{self.low:.3f}, {self.high:.3f}] on {self.questions} questions"
+            f"{failed}; {self.calls} calls, {self.asked} asked, {self.tokens} tokens, "
+            f"{self.seconds:.1f} s"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@dataclass(eq=False)
+class Evaluation:
+    """One graph scored on (part of) a split. Lists have one entry a question."""
+
+    graph: AgentGraph
+    split: str
+    answers: Sequence[str | None]
+    scores: Sequence[float]
+    runs: Sequence[tuple[range, GraphRun]]
+    """The columns that the split was cut into: which questions, and what their agents did."""
+    seconds: float
+    prices: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Agent → price of its expert."""
+    run: int | None = None
+    """The id of the run in the store, where it was recorded."""
+
+    @property
+    def score(self) -> float:
+        return math.fsum(self.scores) / len(self.scores)
+
+    @cached_property
+    def errors(self) -> dict[int, str]:
+        """Question → why its trace failed: the first error on its way."""
+        found: dict[int, str] = {}
+        for (_, question), error in self.call_errors.items():
+            found.setdefault(question, error)
+        return found
+
+    @cached_property
+    def call_errors(self) -> dict[tuple[int, int], str]:
+        """(agent's position, question) → why there is no answer."""
+        found: dict[tuple[int, int], str] = {}
+        for agent in self.graph.order:
+            for rows, run in self.runs:
+                entry = run.log[agent.name]
+                for k, outcome in enumerate(entry.outcomes):
+                    if isinstance(outcome, EngineError):
+                        row = rows[k if entry.rows is None else entry.rows[k]]
+                        found[self.graph.position(agent.name), row] = str(outcome)
+        return found
+
+    def summary(self) -> Summary:
+        low, high = interval(self.scores)
+        calls = asked = 0
+        cost = 0.0
+        read = written = 0
+        for _, run in self.runs:
+            for agent, entry in run.log.items():
+                usages = [o.usage for o in entry.outcomes if isinstance(o, Response)]
+                used = Usage(sum(u[0] for u in usages), sum(u[1] for u in usages))
+                calls += len(usages)
+                asked += len(entry.cached) - sum(entry.cached)
+                read, written = read + used.prompt_tokens, written + used.completion_tokens
+                cost += self.prices[agent].of(used)
+        return Summary(
+            score=self.score,
+            low=low,
+            high=high,
+            questions=len(self.scores),
+            failures=len(self.errors),
+            calls=calls,
+            asked=asked,
+            tokens=read + written,
+            cost=cost,
+            seconds=self.seconds,
+        )
+
+
+def interval(scores: Sequence[float], z: float = 1.959964) -> tuple[float, float]:
+    """95 % confidence interval of a mean of scores in [0, 1].
+
+    Wilson's for right-or-wrong scores; it applies to graded ones, too, whose variance is smaller, and
+    is then a little wide.
+    """
+    n = len(scores)
+    mean = math.fsum(scores) / n
+    centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+class Evaluator:
+    """Scores graphs on one split of one task.
+
+    Raises (when made): `PoolError`, `TaskError`; (when a graph comes): `PoolError` for an expert or
+    role that isn't there, before anything is run.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        split: str,
+        pool: Pool,
+        scheduler: Scheduler,
+        *,
+        roles: Mapping[str, Role] | None = None,
+        limit: int | None = None,
+    ) -> None:
+        """`limit` takes the first so many questions of the split."""
+        self.task = task
+        self.split = split
+        self.pool = pool
+        self.roles = roles or {}
+        self.examples: Sequence[Example] = task.split(split)[:limit]
+        self._scheduler = scheduler
+        self._questions = [example.prompt for example in self.examples]
+        self._records = [
+            QuestionRecord(example.id, example.prompt, list(example.golds))
+            for example in self.examples
+        ]
+
+    async def __call__(self, graphs: Sequence[AgentGraph]) -> list[Evaluation]:
+        """Runs all `graphs` together; one that occurs twice is run once."""
+        started = time.perf_counter()
+        different = list(dict.fromkeys(graphs))
+        nodes = [resolve(graph, self.pool, self.roles) for graph in different]
+        programs = [
+            compile_graph(graph, node, lambda: self._scheduler, run_sync)
+            for graph, node in zip(different, nodes, strict=True)
+        ]
+        tasks = []
+        async with asyncio.TaskGroup() as group:
+            for graph, node, program in zip(different, nodes, programs, strict=True):
+                for rows in self._columns(node):
+                    tasks.append((graph, rows, group.create_task(self._run(graph, program, rows))))
+        runs: dict[AgentGraph, list[tuple[range, GraphRun]]] = {graph: [] for graph in different}
+        answers: dict[AgentGraph, list[str | None]] = {graph: [] for graph in different}
+        for graph, rows, task in tasks:
+            texts, run = task.result()
+            runs[graph].append((rows, run))
+            answers[graph] += texts
+        seconds = time.perf_counter() - started
+        found = {
+            graph: Evaluation(
+                graph=graph,
+                split=self.split,
+                answers=answers[graph],
+                scores=self._score(answers[graph]),
+                runs=runs[graph],
+                seconds=seconds,
+                prices={name: n.expert.price for name, n in node.items()},
+            )
+            for graph, node in zip(different, nodes, strict=True)
+        }
+        return [found[graph] for graph in graphs]
+
+    def _columns(self, nodes: Mapping[str, Any]) -> list[range]:
+        n = len(self.examples)
+        engines = {self._scheduler.residency.engine(node.expert.engine) for node in nodes.values()}
+        width = min((engine.column or n for engine in engines), default=n)
+        return [range(start, min(start + width, n)) for start in range(0, n, width)]
+
+    async def _run(
+        self, graph: AgentGraph, program: Any, rows: range
+    ) -> tuple[list[str | None], GraphRun]:
+        with self._scheduler.join([len(wave) for wave in graph.waves]) as participant:
+            run = GraphRun(participant)
+            token = current_run.set(run)
+            try:
+                state = await program.ainvoke(
+                    {"questions": [self._questions[i] for i in rows], "responses": {}},
+                    {"recursion_limit": len(graph.agents) + 2},
+                )
+            finally:
+                current_run.reset(token)
+        return state["answers"], run
+
+    def _score(self, answers: Sequence[str | None]) -> list[float]:
+        score = self.task.score
+        return [
+            0.0 if answer is None else score(example, answer)
+            for example, answer in zip(self.examples, answers, strict=True)
+        ]
+
+    def record(
+        self, evaluation: Evaluation, info: Mapping[str, Any] | None = None
+    ) -> EvaluationRecord:
+        """What the store keeps of `evaluation`."""
+        agents = evaluation.graph.agents
+        n = len(self.examples)
+        keys: list[list[bytes | None]] = [[None] * n for _ in agents]
+        cached: list[list[bool]] = [[False] * n for _ in agents]
+        failed = evaluation.call_errors
+        for position, agent in enumerate(agents):
+            for rows, run in evaluation.runs:
+                entry = run.log[agent.name]
+                if entry.keys is None:
+                    continue
+                where = rows if entry.rows is None else [rows[i] for i in entry.rows]
+                for row, key, known in zip(where, entry.keys, entry.cached, strict=True):
+                    if not failed or (position, row) not in failed:
+                        keys[position][row] = key
+                        cached[position][row] = known
+        return EvaluationRecord(
+            graph=evaluation.graph,
+            split=self.split,
+            task=self.task.fingerprint,
+            score=evaluation.score,
+            positions=range(n),
+            questions=self._records,
+            scores=evaluation.scores,
+            keys=keys,
+            cached=cached,
+            errors=evaluation.errors,
+            call_errors=failed,
+            info=dict(info or {}),
+        )

@@ -1,0 +1,71 @@
+"""Runs in the store: answers are looked up there and kept there as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from swarm.agents.expert import Expert
+from swarm.agents.messages import Response
+from swarm.runtime.cache import Recorder
+from swarm.store import AnswerRecord, BatchRecord, ExpertRecord, Store
+
+
+class StoreRecorder(Recorder):
+    """Keeps the calls of one run; each batch is committed before the next is run.
+
+    Contents of answers are also kept in memory, since a search asks for the same ones again and
+    again.
+    """
+
+    def __init__(self, store: Store, run: int) -> None:
+        self._store = store
+        self._run = run
+        self._known: dict[bytes, Response] = {}
+        self._experts: set[bytes] = set()
+
+    def known(self, keys: Collection[bytes]) -> Mapping[bytes, Response]:
+        new = [key for key in keys if key not in self._known]
+        if new:
+            self._known.update(self._store.known(new))
+        return self._known
+
+    def record(
+        self, batch: BatchRecord, experts: Sequence[Expert], answers: Sequence[AnswerRecord]
+    ) -> None:
+        with self._store.transaction():
+            self.add_experts(experts)
+            [number] = self._store.add_batches(self._run, [batch])
+            self._store.add_answers([answer._replace(batch=number) for answer in answers])
+        self._known.update((answer.key, answer.response) for answer in answers)
+
+    def add_experts(self, experts: Sequence[Expert]) -> None:
+        new = [expert for expert in experts if expert.fingerprint not in self._experts]
+        if new:
+            self._store.add_experts([expert_record(expert) for expert in new])
+            self._experts.update(expert.fingerprint for expert in new)
+
+
+def expert_record(expert: Expert) -> ExpertRecord:
+    """What the store keeps of an expert: all of it. (Keys of hosted models are never in it: an
+    expert only names the environment variable.)"""
+    return ExpertRecord(expert.fingerprint, expert.name, expert.model_dump(mode="json"))
+
+
+@contextmanager
+def finishing(store: Store, run: int) -> Iterator[dict[str, Any]]:
+    """Records how a run ends; what is put into the dictionary becomes its summary.
+
+    Ctrl-C and cancellation leave it `interrupted`, an error `failed`, to be resumed either way.
+    """
+    summary: dict[str, Any] = {}
+    try:
+        yield summary
+    except Exception as error:
+        store.finish_run(run, "failed", summary or None, error=f"{type(error).__name__}: {error}")
+        raise
+    except BaseException:
+        store.finish_run(run, "interrupted", summary or None)
+        raise
+    store.finish_run(run, "done", summary)
