@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -28,7 +29,7 @@ class Position(StrEnum):
         return cls.LAST if is_end else cls.MIDDLE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PromptStyle:
     """The wording of a prompt (Heterogeneous Swarms, arXiv 2502.04510, appendix on prompts).
 
@@ -49,16 +50,17 @@ class PromptStyle:
 
     def render(self, question: str, previous: Sequence[str], position: Position) -> str:
         """The user message of one agent for one question."""
+        if self.flatten:
+            previous = [_flat(response) for response in previous]
+        return self._template(len(previous), position) % (*previous, question)
+
+    @functools.cache  # noqa: B019: styles are few and live as long as the process
+    def _template(self, predecessors: int, position: Position) -> str:
+        """With a ``%s`` for every predecessor's response, and one for the question."""
         parts = [self.openings[position]] if self.openings[position] else []
-        if previous:
-            if self.flatten:
-                previous = [" ".join(response.splitlines()) for response in previous]
-            parts += [
-                self.previous.format(k=k, response=response)
-                for k, response in enumerate(previous, start=1)
-            ]
-        parts.append(self.question.format(question=question))
-        return "\n".join(parts)
+        parts += [self.previous.format(k=k + 1, response="\0") for k in range(predecessors)]
+        parts.append(self.question.format(question="\0"))
+        return "\n".join(parts).replace("%", "%%").replace("\0", "%s")
 
     def messages(
         self,
@@ -71,16 +73,18 @@ class PromptStyle:
 
         `previous` holds one column a predecessor, each as long as `questions`.
         """
-        head: Messages = ()
+        if self.flatten:
+            previous = [[_flat(response) for response in column] for column in previous]
+        template = self._template(len(previous), position)
+        texts = [template % row for row in zip(*previous, questions, strict=True)]
         if self.with_role and role.instructions:
-            head = (Message("system", role.instructions),)
-        if not previous:  # the hot path: a template that is only filled in
-            before, _, after = self.render("\0", (), position).partition("\0")
-            return [(*head, Message("user", f"{before}{q}{after}")) for q in questions]
-        return [
-            (*head, Message("user", self.render(question, responses, position)))
-            for question, *responses in zip(questions, *previous, strict=True)
-        ]
+            head = Message("system", role.instructions)
+            return [(head, Message("user", text)) for text in texts]
+        return [(Message("user", text),) for text in texts]
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.splitlines()) if "\n" in text else text
 
 
 CHAT = PromptStyle(

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from swarm.agents.engines.base import Engine
-from swarm.agents.messages import Request, Response, Usage
+from swarm.agents.messages import Messages, Request, Response, Usage
 from swarm.errors import EngineError, RequestError
+
+if TYPE_CHECKING:
+    from swarm.agents.expert import Sampling
 
 
 class ScriptedEngine(Engine):
@@ -17,23 +23,31 @@ class ScriptedEngine(Engine):
     """
 
     async def generate(self, requests: Sequence[Request]) -> Sequence[Response | RequestError]:
-        return [_answer(request) for request in requests]
+        answers: list[Response | RequestError] = []
+        for expert, group in itertools.groupby(requests, key=operator.itemgetter(0)):
+            script = expert.script
+            if script is None:
+                raise EngineError(
+                    f"expert `{expert.name}` has no script: make it with `Expert.scripted`"
+                )
+            for _, messages, _ in group:
+                try:
+                    text = script(messages)
+                except Exception as error:
+                    answers.append(RequestError(f"the script of `{expert.name}` raised {error!r}"))
+                else:
+                    answers.append(_response(messages, text, expert.sampling))
+        return answers
 
 
-def _answer(request: Request) -> Response | RequestError:
-    expert, messages, _ = request
-    script = expert.script
-    if script is None:
-        raise EngineError(f"expert `{expert.name}` has no script: make it with `Expert.scripted`")
-    try:
-        text = script(messages)
-    except Exception as error:
-        return RequestError(f"the script of `{expert.name}` raised {error!r}")
-    for stop in expert.sampling.stop:
+def _response(messages: Messages, text: str, sampling: Sampling) -> Response:
+    for stop in sampling.stop:
         text = text.partition(stop)[0]
-    read = sum(message.content.count(" ") + 1 for message in messages)
+    read = 0
+    for _, content in messages:
+        read += content.count(" ") + 1
     written = text.count(" ") + 1 if text else 0
-    if written <= expert.sampling.max_tokens:
+    if written <= sampling.max_tokens:
         return Response(text, Usage(read, written))
-    words = text.split(" ")[: expert.sampling.max_tokens]
+    words = text.split(" ")[: sampling.max_tokens]
     return Response(" ".join(words), Usage(read, len(words)), finish="length")

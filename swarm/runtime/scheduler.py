@@ -281,9 +281,10 @@ class Scheduler:
 
     async def _run_base(self, base: str, wanted: Sequence[tuple[_Group, int]]) -> None:
         """Asks the experts of one base; fills in an outcome for each of `wanted`."""
-        prompts = {id(group): list(group.index) for group, _ in wanted}
+        groups = {id(group): group for group, _ in wanted}
+        prompts = {name: list(group.index) for name, group in groups.items()}
         requests = [Request(g.expert, prompts[id(g)][i], g.draw) for g, i in wanted]
-        experts = list({id(group): group.expert for group, _ in wanted}.values())
+        experts = [group.expert for group in groups.values()]
         try:
             engine, fresh, load_seconds = await self.residency.acquire(base, experts)
             batches = await engine.plan(requests)
