@@ -18,8 +18,8 @@ from swarm.graphs.layout import Box, Layout, Point, place
 
 Direction = Literal["right", "down"]
 
-FONT = 14.0
-SMALL_FONT = 11.0
+_FONT = 14.0
+_SMALL_FONT = 11.0
 _PADDING = 14.0
 _NARROWEST, _WIDEST = 64.0, 210.0
 _PAGE = 900.0
@@ -63,7 +63,7 @@ def text(graph: AgentGraph, *, ascii_only: bool = False) -> str:
     stack = [(graph.end, "", "")]
     while stack:
         agent, lead, indent = stack.pop()
-        name, detail = _label(agent)
+        name, detail = _label(agent, ", ")
         line = f"{lead}{name} ({detail})" if detail else f"{lead}{name}"
         readable = graph.predecessors(agent.name)
         if readable and agent.name in drawn:
@@ -108,13 +108,13 @@ def _svg_box(box: Box, end: bool) -> str:
         f"<g><title>{escape(_tooltip(box.agent))}</title>",
         f'<rect x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:g}" height="{box.height:g}" '
         f'rx="9" fill="{fill}" stroke="{stroke}" stroke-width="{2 if end else 1.5}"/>',
-        f'<text x="{box.x + box.width / 2:.1f}" y="{name_y + 0.35 * FONT:.1f}" '
-        f'font-size="{FONT:g}" font-weight="600" fill="{ink}">{escape(name)}</text>',
+        f'<text x="{box.x + box.width / 2:.1f}" y="{name_y + 0.35 * _FONT:.1f}" '
+        f'font-size="{_FONT:g}" font-weight="600" fill="{ink}">{escape(name)}</text>',
     ]
     for detail, y in rest:
         parts.append(
-            f'<text x="{box.x + box.width / 2:.1f}" y="{y + 0.35 * SMALL_FONT:.1f}" '
-            f'font-size="{SMALL_FONT:g}" fill="{faint}">{escape(detail)}</text>'
+            f'<text x="{box.x + box.width / 2:.1f}" y="{y + 0.35 * _SMALL_FONT:.1f}" '
+            f'font-size="{_SMALL_FONT:g}" fill="{faint}">{escape(detail)}</text>'
         )
     return "".join([*parts, "</g>"])
 
@@ -158,7 +158,7 @@ def png(graph: AgentGraph, path: Path | str, *, direction: Direction | None = No
                 box.x + box.width / 2,
                 y,
                 label,
-                size=SMALL_FONT if line else FONT,
+                size=_SMALL_FONT if line else _FONT,
                 weight="normal" if line else "bold",
                 color=faint if line else ink,
                 ha="center",
@@ -170,7 +170,9 @@ def png(graph: AgentGraph, path: Path | str, *, direction: Direction | None = No
 
 def _layout(graph: AgentGraph, direction: Direction | None) -> Layout:
     labels = [_label(agent) for agent in graph.agents]
-    text_width = max(max(_width(name, FONT), _width(detail, SMALL_FONT)) for name, detail in labels)
+    text_width = max(
+        max(_width(name, _FONT), _width(detail, _SMALL_FONT)) for name, detail in labels
+    )
     width = min(max(text_width + 2 * _PADDING, _NARROWEST), _WIDEST)
     height = 46.0 if any(detail for _, detail in labels) else 34.0
     if direction is not None:
@@ -181,12 +183,12 @@ def _layout(graph: AgentGraph, direction: Direction | None) -> Layout:
     return min(right, place(graph, width, height, down=True), key=lambda layout: layout.width)
 
 
-def _label(agent: Agent) -> tuple[str, str]:
+def _label(agent: Agent, separator: str = " · ") -> tuple[str, str]:
     """The name, and in small what the name doesn't say."""
     detail = [agent.expert] if agent.expert != agent.name else []
     if agent.role not in (DEFAULT_ROLE, agent.name):
         detail.append(agent.role)
-    return agent.name, " · ".join(detail)
+    return agent.name, separator.join(detail)
 
 
 def _tooltip(agent: Agent) -> str:
@@ -198,10 +200,10 @@ def _lines(box: Box) -> list[tuple[str, float]]:
     name, detail = _label(box.agent)
     middle, room = box.y + box.height / 2, box.width - _PADDING
     if not detail:
-        return [(_shortened(name, FONT, room), middle)]
+        return [(_shortened(name, _FONT, room), middle)]
     return [
-        (_shortened(name, FONT, room), middle - 8.0),
-        (_shortened(detail, SMALL_FONT, room), middle + 9.5),
+        (_shortened(name, _FONT, room), middle - 8.0),
+        (_shortened(detail, _SMALL_FONT, room), middle + 9.5),
     ]
 
 

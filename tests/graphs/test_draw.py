@@ -101,12 +101,13 @@ def test_text():
     assert layered([["a", "b"], ["c", "d"], ["e"]], roles=["solver"] * 4 + ["judge"]).to_text() == (
         "e (judge)\n├── c\n│   ├── a\n│   └── b\n└── d\n    ├── a\n    └── b\n"
     )
-    assert complete(["a", "b", "b", "d"]).to_text(ascii_only=True) == (
+    roles = ["solver", "solver", "critic", "solver"]
+    assert complete(["a", "b", "b", "d"], roles=roles).to_text(ascii_only=True) == (
         "d\n"
         "|-- a\n"
         "|-- b\n"
         "|   `-- a\n"
-        "`-- b-2 (b)\n"
+        "`-- b-2 (b, critic)\n"
         "    |-- a\n"
         "    `-- b ^\n"
     )  # fmt: skip
