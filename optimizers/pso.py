@@ -109,7 +109,8 @@ class ParticleSwarm:
     def best(self) -> Array:
         """g, the best position any particle has had."""
         n = int(np.argmin(self._swarm.pbest_cost))
-        return self._swarm.pbest_pos[n].reshape(self.shape).copy()
+        best: Array = self._swarm.pbest_pos[n].reshape(self.shape).copy()
+        return best
 
     @property
     def best_score(self) -> float:
@@ -124,7 +125,8 @@ class ParticleSwarm:
     @property
     def best_scores(self) -> Array:
         """Each particle's best score, shape (N,)."""
-        return -self._swarm.pbest_cost
+        scores: Array = -self._swarm.pbest_cost
+        return scores
 
     @property
     def done(self) -> bool:
@@ -132,7 +134,8 @@ class ParticleSwarm:
 
     def ask(self) -> Array:
         """The positions to score next, shape (N, ...). Asking twice gives the same."""
-        return self._swarm.position.reshape(-1, *self.shape).copy()
+        positions: Array = self._swarm.position.reshape(-1, *self.shape).copy()
+        return positions
 
     def tell(self, scores: Array | list[float]) -> None:
         """Takes the scores of what `ask` gave, higher is better, and moves the particles.

@@ -7,7 +7,7 @@ question is a column of length one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict
@@ -110,7 +110,7 @@ def compile_graph(
     graph: AgentGraph,
     nodes: Mapping[str, _Node],
     scheduler: Callable[[], Scheduler],
-    run_sync: Callable[[Awaitable[Any]], Any],
+    run_sync: Callable[[Coroutine[Any, Any, ColumnState]], ColumnState],
     **options: Any,
 ) -> CompiledStateGraph[ColumnState, None, ColumnState, ColumnState]:
     """The LangGraph program of `graph`.
@@ -145,7 +145,7 @@ def compile_graph(
 
 def _actor(
     node: _Node, scheduler: Callable[[], Scheduler], *, is_end: bool
-) -> Callable[[ColumnState], Awaitable[ColumnState]]:
+) -> Callable[[ColumnState], Coroutine[Any, Any, ColumnState]]:
     style = node.expert.style
 
     async def act(state: ColumnState) -> ColumnState:
