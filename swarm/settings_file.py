@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -57,12 +58,13 @@ def read_settings(path: Path, model: type[Model]) -> Model:
 
 def settings_error(source: str, error: ValidationError, model: type[BaseModel]) -> ConfigError:
     """What `error` says about data from `source`, a file or what a user would call it: one line."""
-    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    first = problems[0]
-    key, known = _locate(first, model)
-    message = _describe(first, key, known)
-    # A union reports each of its members; those are one problem to the user.
-    others = {_locate(problem, model)[0] for problem in problems} - {key}
+    problems = [(*_locate(problem, model), problem) for problem in error.errors()]
+    # A union reports what each of its members would refuse: the deepest is what was meant.
+    key, known, problem = min(
+        problems, key=lambda p: (p[2]["type"] != "extra_forbidden", -len(re.findall(r"[.[]", p[0])))
+    )
+    message = _describe(problem, key, known)
+    others = {other for other, _, _ in problems if not key.startswith(other)}
     if others:
         message += f" (and {len(others)} more problem{'s' if len(others) > 1 else ''})"
     return ConfigError(f"`{source}`: {message}")
@@ -77,7 +79,7 @@ def _toml_problem(message: str) -> str:
 
 
 def _describe(problem: ErrorDetails, key: str, known: list[str]) -> str:
-    value = _shorten(problem["input"])
+    value = f"`{shorten(repr(problem['input']))}`"
     kind, context = problem["type"], problem.get("ctx", {})
     prefix = f"key `{key}`: " if key else ""
     if kind == "extra_forbidden":
@@ -91,68 +93,60 @@ def _describe(problem: ErrorDetails, key: str, known: list[str]) -> str:
         choices = re.findall(r"'([^']*)'", context["expected"])
         hint = did_you_mean(str(problem["input"]), choices)
         return f"{prefix}{value} must be {context['expected']}{hint}"
-    rule = re.sub(r"^(Input|String|Value|List|Tuple|Dictionary) should ", "must ", problem["msg"])
+    rule = re.sub(r"^\w+ (?:should (?=be|have|match)|is not (?=a valid))", "must ", problem["msg"])
+    rule = re.sub(r"^must (?:be )?a valid (\w+).*", r"must be a valid \1", rule)
     return f"{prefix}{value} {rule}" if rule.startswith("must") else f"{prefix}{value}: {rule}"
 
 
-def _shorten(value: Any, limit: int = 60) -> str:
-    text = " ".join(repr(value).split())
-    return f"`{text if len(text) <= limit else text[: limit - 1] + '…'}`"
+def shorten(text: str, limit: int = 60) -> str:
+    """`text` on one line, cut to `limit` characters, as messages quote it."""
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _locate(problem: ErrorDetails, model: type[BaseModel]) -> tuple[str, list[str]]:
     """The key as the user wrote it (``splits.dev``, ``experts[0].name``), and the keys known there.
 
-    pydantic's location also names members of unions, which are nowhere in the file: walking the
-    model along the location tells them from keys.
+    pydantic's location also names members of unions, which are nowhere in the file. Walking the
+    model's annotations along the location tells them from keys.
     """
-    key, here, known = "", [Any, model], list[str]()
+    key, known = "", list[str]()
+    here: list[Any] = [model]
+    in_union = False
     for part in problem["loc"]:
-        inside = [model for model in here if _is_model(model)]
-        known = sorted({name for model in inside for name in _fields(model)})
-        if isinstance(part, int):
-            key += f"[{part}]"
-            here = [member for outer in here for member in _members(outer)]
-        elif part in known:
-            key += f".{part}"
-            here = [
-                member
-                for model in inside
-                if part in _fields(model)
-                for member in _alternatives(_fields(model)[part])
-            ]
-        elif part is problem["loc"][-1] and problem["type"] == "extra_forbidden":
-            key += f".{part}"
-        elif any(_is_mapping(outer) for outer in here) and part != "[key]":
-            key += f".{part}"
-            here = [member for outer in here if _is_mapping(outer) for member in _members(outer)]
+        if in_union or part == "[key]":
+            in_union = False
+            continue
+        known = sorted({name for outer in here for name in _fields(outer)})
+        key += f"[{part}]" if isinstance(part, int) else f".{part}"
+        here = [inner for outer in here for inner in _inside(outer, part)]
+        in_union = len(here) > 1
     return key.removeprefix("."), known
 
 
-def _fields(model: type[BaseModel]) -> dict[str, Any]:
-    return {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+def _fields(annotation: Any) -> dict[str, Any]:
+    """The keys of a model and their annotations; nothing for whatever is not a model."""
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return {}
+    fields = annotation.model_fields.items()
+    return {field.alias or name: field.annotation for name, field in fields}
 
 
-def _alternatives(annotation: Any) -> Iterator[Any]:
-    """`annotation` itself, and what it is a union of."""
-    yield annotation
-    if not _is_mapping(annotation) and get_origin(annotation) not in {list, tuple, set, frozenset}:
-        for member in get_args(annotation):
-            yield from _alternatives(member)
+def _inside(annotation: Any, part: str | int) -> Iterator[Any]:
+    """What may stand under key or index `part` of something annotated so."""
+    if fields := _fields(annotation):
+        if part in fields:
+            yield from _members(fields[part])
+    elif arguments := get_args(annotation):
+        yield from _members(arguments[-1] if isinstance(part, str) else arguments[0])
 
 
 def _members(annotation: Any) -> Iterator[Any]:
-    """What the elements of a list, or the values of a mapping, may be."""
-    if get_origin(annotation) is not None:
-        members = get_args(annotation)[1:] if _is_mapping(annotation) else get_args(annotation)
-        for member in members:
-            yield from _alternatives(member)
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _is_mapping(annotation: Any) -> bool:
-    origin = get_origin(annotation)
-    return isinstance(origin, type) and issubclass(origin, Mapping)
+    """`annotation`, or the members of it if it is a union, None apart."""
+    if get_origin(annotation) is Annotated:
+        yield from _members(get_args(annotation)[0])
+    elif get_origin(annotation) in {Union, UnionType}:
+        for member in get_args(annotation):
+            yield from _members(member)
+    elif annotation is not NoneType:
+        yield annotation

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from string import ascii_uppercase
 from typing import Any
 
 from swarm.errors import TaskError, did_you_mean
-from swarm.settings_file import Settings
+from swarm.settings_file import Settings, shorten
 from swarm.tasks.example import Example
 
 Record = Mapping[str, Any]
@@ -71,7 +71,7 @@ class Fields(Settings):
         if not golds or len(golds) < len(values) or not all(gold.strip() for gold in golds):
             raise TaskError(
                 f"{where}: key `{self.answer}`: gold answer missing; it must be a text or number, "
-                f"or a list of the accepted ones, not `{value!r}`"
+                f"or a list of the accepted ones, not `{shorten(repr(value))}`"
             )
         return golds[0] if len(golds) == 1 else golds
 
@@ -82,15 +82,17 @@ class Fields(Settings):
             value = record.get(self.choices)
         if value is None or value == [] or value == {}:
             return None
-        if isinstance(value, Mapping):
-            return {str(letter): str(text) for letter, text in value.items()}
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            if len(value) > len(string.ascii_uppercase):
-                raise TaskError(f"{where}: {len(value)} choices: a list may hold 26, A to Z")
-            return {
-                letter: str(text)
-                for letter, text in zip(string.ascii_uppercase, value, strict=False)
-            }
-        raise TaskError(
-            f"{where}: key `{self.choices}`: choices must be a list or a table of letters"
-        )
+        if isinstance(value, Mapping) and set(value) == {"label", "text"}:  # ARC, CommonsenseQA
+            choices = dict(zip(value["label"], value["text"], strict=False))
+        elif isinstance(value, Mapping):
+            choices = dict(value)
+        elif isinstance(value, list | tuple) and len(value) <= len(ascii_uppercase):
+            choices = dict(zip(ascii_uppercase, value, strict=False))
+        else:
+            choices = {}
+        if not choices or not all(isinstance(text, str | int | float) for text in choices.values()):
+            raise TaskError(
+                f"{where}: key `{self.choices}`: choices must be a list of at most 26 texts, or a "
+                f"table of letters and texts, not `{shorten(repr(value))}`"
+            )
+        return {str(letter): str(text) for letter, text in choices.items()}

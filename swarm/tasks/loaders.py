@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.errors import MissingPackageError, TaskError, did_you_mean
+from swarm.settings_file import shorten
 from swarm.tasks.fields import Record
 
 HF = "hf:"
@@ -34,7 +35,8 @@ def read_source(source: str, split: str, folder: Path) -> Iterator[Located]:
         if plain.endswith(suffix):
             return read(path)
     raise TaskError(
-        f"`{source}`: records are read from .jsonl and .csv files, also with .gz, and from `hf:name`"
+        f"`{source}`: records are read from .jsonl and .csv files, or either with .gz, "
+        "and from `hf:name`"
     )
 
 
@@ -53,7 +55,7 @@ def read_jsonl(path: Path) -> Iterator[Located]:
         except (ValueError, RecursionError) as error:
             raise TaskError(f"{where}: not valid JSON: {error}") from None
         if not isinstance(record, dict):
-            raise TaskError(f"{where}: a line must be a JSON object, not `{line.strip()[:40]}`")
+            raise TaskError(f"{where}: a line must be a JSON object, not `{shorten(line, 40)}`")
         yield where, record
 
 
@@ -68,7 +70,8 @@ def read_csv(path: Path) -> Iterator[Located]:
                 raise TaskError(f"{where}: a row must have {len(reader.fieldnames or ())} columns")
             yield where, record
     except csv.Error as error:
-        raise TaskError(f"`{path}:{reader.line_num}`: not valid CSV: {error}") from None
+        line = reader.reader.line_num  # DictReader's own stays behind when a line fails
+        raise TaskError(f"`{path}:{line}`: not valid CSV: {error}") from None
 
 
 def read_hf(source: str, split: str) -> Iterator[Located]:

@@ -10,8 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from swarm.errors import ConfigError, TaskError, did_you_mean
-from swarm.settings_file import Settings, read_settings
+from swarm.settings_file import Settings, read_settings, settings_error, shorten
 from swarm.tasks.example import Example
 from swarm.tasks.fields import Fields, Record
 from swarm.tasks.function import import_function
@@ -93,7 +95,10 @@ class Task:
         instead. Files are relative to `folder`.
         """
         folder = Path(folder)
-        fields = fields if isinstance(fields, Fields) else Fields.model_validate(fields or {})
+        try:
+            fields = Fields.model_validate(fields or {})
+        except ValidationError as error:
+            raise settings_error("fields", error, Fields) from None
         sources = {"train": train, "dev": dev, "test": test}
         return cls(
             name=name,
@@ -194,7 +199,7 @@ class Task:
             raise TaskError(
                 f"task `{self.name}`: splits `{first}` and `{split}` share "
                 f"{len(shared)} question{'s' if len(shared) > 1 else ''}, such as "
-                f"`{_shorten(example.question)}` (ids `{other.id}` and `{example.id}`); "
+                f"`{shorten(example.question)}` (ids `{other.id}` and `{example.id}`); "
                 f"remove them from one, or a score on `{split}` means nothing"
             )
 
@@ -249,8 +254,3 @@ def _convert(function: Callable[[Record], Example], record: Record, where: str) 
 
 def _names(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
-
-
-def _shorten(text: str, limit: int = 60) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"

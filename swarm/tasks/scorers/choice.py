@@ -5,8 +5,8 @@ Read, after ``</think>``, in this order, until something is found:
 1. what is stated as the answer ("the answer is (B)", "Answer: B", ``\\boxed{B}``), the last
    statement first: its letter, or the text of a choice;
 2. the whole response, if it is a choice's letter or text;
-3. a letter called correct ("B is correct"), the last one;
-4. the letter or text that the response begins with ("B. Longevity", "No, because …");
+3. the letter or text that the response, or a line of it, begins with ("B. Longevity", "No, …");
+4. a letter called correct ("B is correct"), the last one;
 5. the last letter in brackets or bold, or after "option" or "choose";
 6. the one choice whose text is in the response.
 
@@ -16,7 +16,7 @@ A letter is a capital, or has a bracket or full stop after it; "A" and "I" befor
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -43,7 +43,9 @@ class Choice(Scorer):
 
     def check(self, example: Example) -> None:
         if not example.choices:
-            raise TaskError("has no choices, as the scorer `choice` needs; use `exact`")
+            raise TaskError(
+                "no choices, as the scorer `choice` needs them; say where in `fields.choices`"
+            )
         for gold in example.golds:
             if _options(example).exactly(gold) is None:
                 letters = ", ".join(example.choices)
@@ -65,26 +67,22 @@ class _Options:
     def __init__(self, choices: Mapping[str, str]) -> None:
         self.letters = {letter.casefold(): letter for letter in choices}
         self.patterns = _patterns(tuple(choices))
-        by_text: dict[str, list[str]] = {}
-        for letter, text in choices.items():
-            by_text.setdefault(normalise(text), []).append(letter)
-        # A text that two choices share picks neither. Longest first: "not B" is no "B".
-        self.texts = {
-            text: letters[0]
-            for text, letters in sorted(by_text.items(), key=lambda item: -len(item[0]))
-            if len(letters) == 1
-        }
+        # Formulas may differ in nothing but what `normalise` takes away.
+        self.literal = _unique((_literal(text), letter) for letter, text in choices.items())
+        self.texts = _unique((normalise(text), letter) for letter, text in choices.items())
 
     def read(self, text: str) -> str | None:
         """The letter that `text` picks."""
         for statement in statements(text):
+            if self.patterns.several.match(statement):
+                return None
             picked = self.exactly(statement) or self._led(statement) or self._named(statement)
             if picked:
                 return picked
         return (
             self.exactly(text)
-            or self._last(self.patterns.correct, text)
             or self._begun(text)
+            or self._last(self.patterns.correct, text)
             or self._last(self.patterns.marked, text)
             or self._named(text)
         )
@@ -92,7 +90,9 @@ class _Options:
     def exactly(self, text: str) -> str | None:
         """`text` is nothing but a letter or the text of a choice."""
         found = self.patterns.alone.fullmatch(text)
-        return self._letter(found) if found else self.texts.get(normalise(text))
+        if found:
+            return self._letter(found)
+        return self.literal.get(_literal(text)) or self.texts.get(normalise(text))
 
     def _led(self, statement: str) -> str | None:
         found = self.patterns.lead.match(statement)
@@ -113,6 +113,7 @@ class _Options:
     def _named(self, text: str) -> str | None:
         words = f" {normalise(text)} "
         picked = set()
+        # Longest first, and taken out where found: "no light" does not name "light".
         for choice, letter in self.texts.items():
             if f" {choice} " in words:
                 picked.add(letter)
@@ -123,6 +124,18 @@ class _Options:
         return self.letters[next(group for group in found.groups() if group).casefold()]
 
 
+def _literal(text: str) -> str:
+    return " ".join(text.split()).rstrip(".")
+
+
+def _unique(texts: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Text to letter, the longest first, without those that are the text of several choices."""
+    letters: dict[str, list[str]] = {}
+    for text, letter in sorted(texts, key=lambda item: -len(item[0])):
+        letters.setdefault(text, []).append(letter)
+    return {text: of_text[0] for text, of_text in letters.items() if len(of_text) == 1}
+
+
 _CLAUSE = re.compile(r"[,.;:!?\n]|\s[-–—]\s")
 
 
@@ -131,17 +144,19 @@ class _Patterns:
 
     def __init__(self, letters: tuple[str, ...]) -> None:
         one = "|".join(re.escape(letter) for letter in sorted(letters, key=len, reverse=True))
-        opened = r"""[\s"'*_`$<(\[{]*(?:\\(?:boxed|text|textbf|mathbf|mathrm)\s*\{[\s(*]*)*"""
+        opened = r"""[ \t"'*_`$<(\[{]*(?:\\(?:boxed|text|textbf|mathbf|mathrm)\s*\{[\s(*]*)*"""
         opened += rf"""(?:(?i:option|choice|letter)\s+{opened})?"""
-        closed = r"""[\s"'*_`$>)\]}.:,]*"""
+        closed = r"""[ \t"'*_`$>)\]}.:,]*"""
         word = r"[AI]\s+(?!(?:because|since|as|is|for|which|due|based|from)\b)[a-z]"
         capital = rf"(?!{word})(?:{one})(?![\w+#]|['’-]\w)"
-        single = rf"(?!{closed}(?:/|&|\b(?:and|or)\b|(?<=,)|,)\s*[(*]*{capital})"
+        another = rf"{closed}(?:/|&|\b(?:and|or)\b|(?<=,))\s*[(*]*{capital}"
         marked = rf"(?:{capital}|(?i:{one})(?=\s*[)\]}}.:*](?!\w)))"
         self.alone = re.compile(rf"{opened}((?i:{one})){closed}")
-        self.lead = re.compile(rf"{opened}({marked}){single}")
+        self.lead = re.compile(rf"{opened}({marked})")
+        self.several = re.compile(rf"{opened}{marked}{another}")
         self.lines = re.compile(
-            rf"^{opened}({marked}){single}(?=\s*(?:[).\]:*}},](?!\w)|$)|\s[-–—]\s)", re.MULTILINE
+            rf"^{opened}({marked})(?!{another})(?=\s*(?:[).\]:*}},](?!\w)|$)|\s[-–—]\s)",
+            re.MULTILINE,
         )
         self.correct = re.compile(
             rf"(?<!\w)({marked}){closed}\s*is\s+(?:the\s+)?(?:most\s+)?(?:correct|right|best)\b"

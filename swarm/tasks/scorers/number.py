@@ -30,6 +30,7 @@ class _Number(NamedTuple):
 _NUMBER = re.compile(
     r"""
     (?<![\w^])(?<!\w\.)(?<![\^_]\{)(?<!\^-)(?<!\^\{-)  # not within H2O, v1.5, cm^2, a_{1}, s^{-1}
+    (?<!√)(?<!sqrt\{)
     (?P<sign>(?<![\w)\]}])-)? (?:[$€£¥]\ ?)? (?P<inner>-)?
     (?>
       (?: (?P<whole>\d+) \ )? (?P<top>\d+) \ ?/\ ? (?P<bottom>\d+) (?![/\d])
@@ -39,11 +40,11 @@ _NUMBER = re.compile(
         | \^\{?(?P<power>-?\d{1,3})\}?
       )?
     )
+    (?! \s*(?: \\?(?:sqrt|pi)\b | [√π] ) )
     (?P<percent> \ ?% | \ percent\b )?
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-
 
 _LATEX = (
     (re.compile(r"(?<=\d)(?:\\[,!;: ]|\{,\})(?=\d{3})"), ""),
@@ -54,9 +55,12 @@ _LATEX = (
 )
 _UNICODE = (
     (re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])"), " "),
-    (re.compile("[⁰¹²³⁴-⁹⁻]+"), lambda power: "^" + unicodedata.normalize("NFKC", power[0])),
+    (re.compile(r"(?<![⁰¹²³⁴-⁹⁻])(?=[⁰¹²³⁴-⁹⁻])"), "^"),
     (re.compile("(?<=\\d)[\u00a0\u2009\u202f](?=\\d{3})"), ""),
 )
+_UNIT = re.compile(r"\\(?:text|mathrm)\s*\{[^{}]*\}")
+_FORMULA = re.compile(r"[\\^_+*<>≤≥√π{}\[\]\d]")
+_CLAUSE = re.compile(r"[,;]\s|\s\(|\s(?:which|because|since|as)\b")
 
 
 @dataclass(frozen=True)
@@ -100,11 +104,11 @@ class Number(Scorer):
 
 @lru_cache(maxsize=65536)
 def _gold(gold: str) -> _Number | None:
-    """The number that `gold` states, or the only one it holds."""
-    for statement in statements(gold):
-        return _first(statement)
-    numbers = list(_numbers(gold))
-    return numbers[0] if len(numbers) == 1 else None
+    """The number that `gold` is, or states: None if it holds several, or is a formula."""
+    plain = _plain(_UNIT.sub("", next(statements(gold), gold)))
+    numbers = list(_numbers(plain))
+    rest = _NUMBER.sub("", plain, count=1)
+    return numbers[0] if len(numbers) == 1 and not _FORMULA.search(rest) else None
 
 
 def _stated(text: str) -> _Number | None:
@@ -116,9 +120,11 @@ def _stated(text: str) -> _Number | None:
 
 
 def _first(statement: str) -> _Number | None:
-    """The first number after the last ``=``, or else of all."""
-    result = statement.rpartition("=")[2]
-    return next(_numbers(result), None) or next(_numbers(statement), None)
+    """The first number after the last ``=`` of the first clause that has one, or else of all."""
+    for part in (_CLAUSE.split(statement, maxsplit=1)[0].rpartition("=")[2], statement):
+        for number in _numbers(part):
+            return number
+    return None
 
 
 def _numbers(text: str) -> Iterator[_Number]:
@@ -145,7 +151,7 @@ def _value(found: re.Match[str]) -> int | float | None:
             value = float(digits)
             if "." not in digits and math.isfinite(value):
                 return int(digits)
-    except (ZeroDivisionError, OverflowError):
+    except (ZeroDivisionError, OverflowError, ValueError):
         return None
     return value if math.isfinite(value) else None
 

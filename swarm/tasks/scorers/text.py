@@ -24,7 +24,7 @@ _STATEMENT = re.compile(
       (?:\s+to\s+(?:the|this|your)\s+\w+)?
       (?:,?\s+(?:therefore|thus|then|hence|so),?)?
       \s*(?:\b(?:is|are|was|(?:would|should|must|will)\s+be)\b|[:=：])
-      (?!\s*not\b)
+      (?!\s*(?:not|in)\b)
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -42,13 +42,16 @@ def statements(text: str) -> Iterator[str]:
     r"""What `text` states as the answer, last statement first.
 
     A statement follows "answer is", "answer:", ``####`` or ``<answer>`` up to the end of the
-    sentence or line, or is in ``\boxed{}``.
+    sentence or line, or is in ``\boxed{}``; it ends where the next begins.
     """
+    stop = len(text)
     for mark in reversed(list(_STATEMENT.finditer(text))):
-        if text.startswith("{", mark.end()):
-            statement = _braced(text, mark.end())
+        rest = text[mark.end() : stop]
+        stop = mark.start()
+        if rest.startswith("{"):
+            statement = _braced(rest)
         else:
-            rest = text[mark.end() :].lstrip(_MARKUP)
+            rest = rest.lstrip(_MARKUP)
             end = _END.search(rest)
             statement = rest[: end.start()] if end else rest
         statement = statement.strip(_MARKUP)
@@ -56,14 +59,14 @@ def statements(text: str) -> Iterator[str]:
             yield statement
 
 
-def _braced(text: str, start: int) -> str:
-    """What is in the braces that open at `start`; to the end of the text where they don't close."""
+def _braced(text: str) -> str:
+    """What is in the braces that `text` begins with; all of it where they don't close."""
     depth = 0
-    for position in range(start, len(text)):
-        depth += (text[position] == "{") - (text[position] == "}")
+    for position, letter in enumerate(text):
+        depth += (letter == "{") - (letter == "}")
         if depth == 0:
-            return text[start + 1 : position]
-    return text[start + 1 :]
+            return text[1:position]
+    return text[1:]
 
 
 def normalise(text: str) -> str:
