@@ -29,6 +29,13 @@ EXAMPLES: list[tuple[Scorer, Example]] = [
     (get_scorer(_half), Example("q", "yes", "1")),
 ]
 
+UNCHECKED = [
+    (get_scorer("choice"), Example("q", "A", "1")),
+    (get_scorer("choice"), Example("q", "A", "1", choices={"A": "", "B": "b", "S": "s"})),
+    (get_scorer("number"), Example("q", "Paris", "1")),
+]
+"""Examples that `check` refuses, or that are odd: still no text may raise."""
+
 pieces = [
     *("The answer is ", "answer:", "####", "\\boxed{", "}", "<answer>", "</answer>", "</think>"),
     *("(", ")", "**", "\n", ". ", ", ", " and ", "A", "B", "b", "I", "Option C", "is correct"),
@@ -47,7 +54,7 @@ pieces = [
         "^",
         "=",
     ),
-    *("a loss of hair", "Paris", "−", "\ud800", "\u200b"),
+    *("a loss of hair", "Paris", "−", "ı", "ſ", "\ud800", "\u200b"),
 ]
 texts = st.text() | st.lists(st.sampled_from(pieces) | st.text(max_size=3)).map("".join)
 
@@ -83,6 +90,13 @@ class TestContract:
         assert scorer.identity == scorer.identity
         others = {str(other.identity) for other, _ in EXAMPLES if other != scorer}
         assert scorer.identity not in others
+
+
+@pytest.mark.parametrize(("scorer", "example"), UNCHECKED)
+@given(text=texts)
+def test_no_text_raises_for_odd_examples(scorer, example, text):
+    assert 0.0 <= scorer(example, text) <= 1.0
+    assert scorer(example, "") == 0.0
 
 
 def test_every_scorer_is_under_the_contract():

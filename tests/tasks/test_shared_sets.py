@@ -3,16 +3,21 @@
 They are looked for in ``shared`` beside the repository, or where ``SWARM_SHARED`` says.
 """
 
+import gzip
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from swarm.errors import TaskError
-from swarm.tasks import Example, Task
+from swarm.tasks import Example, Task, get_scorer
 
 SHARED = Path(os.environ.get("SWARM_SHARED", Path(__file__).parents[3] / "shared"))
 SETS = SHARED / "pools" / "tasks"
+
+GSM8K = "zeroeval/gsm8k.train"
+MMLU_PRO = "mmlu_pro/mmlu_pro.symmoe_val"
 
 SUITED = {
     "hswarm_abkg": "choice",
@@ -98,3 +103,30 @@ def test_a_set_is_loaded_from_a_toml_file(tmp_path):
 def test_a_gold_answer_with_two_numbers_is_pointed_out():
     with pytest.raises(TaskError, match=r"`080 or 081 .both were accepted.` is not one number"):
         Task.from_records("aime", "number", dev=SETS / "symmoe_aime24.jsonl.gz")
+
+
+def responses(name: str):
+    """Every recorded response in full: example, text, the answer read from it, and its score."""
+    with gzip.open(SHARED / "pools" / f"{name}.jsonl.gz", "rt") as file:
+        for line in file:
+            row = json.loads(line)
+            example = Example(row["question"], row["gold"], row["id"], choices=row.get("choices"))
+            for model, text in row.get("responses", {}).items():
+                yield example, text, row["answers"][model], row["scores"][model]
+
+
+def test_numbers_are_read_as_the_benchmark_reads_them():
+    scorer = get_scorer("number")
+    same = [scorer(example, text) == score for example, text, _, score in responses(GSM8K)]
+    # The rest is mostly right answers that the benchmark misses: "6 + 8 + 16 = 30".
+    assert sum(same) / len(same) > 0.995
+
+
+def test_choices_are_read_as_the_benchmark_reads_them():
+    scorer = get_scorer("choice")
+    same = [
+        scorer.extract(example, text) == answer
+        for example, text, answer, _ in responses(MMLU_PRO)
+        if answer is not None
+    ]
+    assert sum(same) / len(same) > 0.96

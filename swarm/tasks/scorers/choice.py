@@ -65,7 +65,7 @@ class _Options:
     """The choices of one example, ready to be found in responses."""
 
     def __init__(self, choices: Mapping[str, str]) -> None:
-        self.letters = {letter.casefold(): letter for letter in choices}
+        self.letters = {key: letter for letter in choices for key in (letter.lower(), letter)}
         self.patterns = _patterns(tuple(choices))
         # Formulas may differ in nothing but what `normalise` takes away.
         self.literal = _unique((_literal(text), letter) for letter, text in choices.items())
@@ -121,7 +121,7 @@ class _Options:
         return picked.pop() if len(picked) == 1 else None
 
     def _letter(self, found: re.Match[str]) -> str:
-        return self.letters[next(group for group in found.groups() if group).casefold()]
+        return self.letters[next(group for group in found.groups() if group)]
 
 
 def _literal(text: str) -> str:
@@ -133,7 +133,7 @@ def _unique(texts: Iterable[tuple[str, str]]) -> dict[str, str]:
     letters: dict[str, list[str]] = {}
     for text, letter in sorted(texts, key=lambda item: -len(item[0])):
         letters.setdefault(text, []).append(letter)
-    return {text: of_text[0] for text, of_text in letters.items() if len(of_text) == 1}
+    return {text: of_text[0] for text, of_text in letters.items() if text and len(of_text) == 1}
 
 
 _CLAUSE = re.compile(r"[,.;:!?\n]|\s[-–—]\s")
@@ -143,15 +143,17 @@ class _Patterns:
     """Where letters are found; every pattern has the letter in a group."""
 
     def __init__(self, letters: tuple[str, ...]) -> None:
-        one = "|".join(re.escape(letter) for letter in sorted(letters, key=len, reverse=True))
+        longest_first = sorted(letters, key=len, reverse=True)
+        one = "|".join(map(re.escape, longest_first)) or "(?!)"
+        small = "|".join(re.escape(letter.lower()) for letter in longest_first) or "(?!)"
         opened = r"""[ \t"'*_`$<(\[{]*(?:\\(?:boxed|text|textbf|mathbf|mathrm)\s*\{[\s(*]*)*"""
         opened += rf"""(?:(?i:option|choice|letter)\s+{opened})?"""
         closed = r"""[ \t"'*_`$>)\]}.:,]*"""
         word = r"[AI]\s+(?!(?:because|since|as|is|for|which|due|based|from)\b)[a-z]"
         capital = rf"(?!{word})(?:{one})(?![\w+#]|['’-]\w)"
         another = rf"{closed}(?:/|&|\b(?:and|or)\b|(?<=,))\s*[(*]*{capital}"
-        marked = rf"(?:{capital}|(?i:{one})(?=\s*[)\]}}.:*](?!\w)))"
-        self.alone = re.compile(rf"{opened}((?i:{one})){closed}")
+        marked = rf"(?:{capital}|(?:{small})(?=\s*[)\]}}.:*](?!\w)))"
+        self.alone = re.compile(rf"{opened}({one}|{small}){closed}")
         self.lead = re.compile(rf"{opened}({marked})")
         self.several = re.compile(rf"{opened}{marked}{another}")
         self.lines = re.compile(

@@ -48,11 +48,11 @@ def get_scorer(spec: ScorerSpec, folder: Path = Path()) -> Scorer:
         hint = did_you_mean(name, SCORERS)
         known = ", ".join(f"`{known}`" for known in SCORERS)
         raise TaskError(f"scorer `{name}` unknown{hint}; there are {known}, and `module:function`")
-    known_options = (
-        [field.name for field in dataclasses.fields(SCORERS[name])] if name in SCORERS else []
-    )
+    fields = dataclasses.fields(SCORERS[name]) if name in SCORERS else ()
     for option in options:
-        if option not in known_options:
+        if option not in (known_options := [field.name for field in fields]):
             hint = did_you_mean(option, known_options)
             raise TaskError(f"scorer `{name}` has no option `{option}`{hint}")
-    return SCORERS[name](**options) if name in SCORERS else Function(import_function(name, folder))
+    if name in SCORERS:
+        return SCORERS[name](**options)
+    return Function(import_function(name, folder))
