@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
@@ -71,20 +73,20 @@ class Expert(BaseModel):
     _script: Script | None = PrivateAttr(None)
 
     @classmethod
-    def scripted(
-        cls, name: str, script: Script | Mapping[str, str], **settings: Any
-    ) -> Expert:
+    def scripted(cls, name: str, script: Script | Mapping[str, str], **settings: Any) -> Expert:
         """An expert for tests and dry runs: a function of the messages, or a table by user prompt.
 
         A prompt that is not in the table is answered with an empty text.
         """
         if callable(script):
-            function, identity = script, _code_identity(script)
+            function, identity = script, _identity(script)
         else:
             table = dict(script)
             function = functools.partial(_look_up, table)
             identity = json.dumps(table, sort_keys=True)
-        digest = hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
+        # The name is part of it: two experts with one script may hide what tells them apart.
+        content = f"{name}\0{identity}".encode("utf-8", "surrogatepass")
+        digest = hashlib.blake2b(content, digest_size=8).hexdigest()
         expert = cls(name=name, engine="scripted", model=f"script:{digest}", **settings)
         expert._script = function
         return expert
@@ -127,13 +129,24 @@ def _look_up(table: Mapping[str, str], messages: Messages) -> str:
     return table.get(messages[-1].content, "")
 
 
-def _code_identity(function: Script) -> str:
-    """Changes when the function's code does, so that a store never answers for an older script."""
-    code = getattr(function, "__code__", None)
-    name = f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
-    if code is None:
-        return name
-    return f"{name}:{code.co_code.hex()}:{code.co_consts!r}:{code.co_names!r}"
+def _identity(value: object) -> str:
+    """Changes when a script does (its code, defaults, or what it closes over), so that a store
+    never answers for an older one; the same in every process."""
+    if isinstance(value, CodeType):
+        constants = ",".join(map(_identity, value.co_consts))
+        return f"{value.co_code.hex()}({constants}){value.co_names}"
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        inside = (value.__code__, value.__defaults__, value.__kwdefaults__, *cells)
+        return f"{value.__module__}.{value.__qualname__}({','.join(map(_identity, inside))})"
+    if isinstance(value, functools.partial):
+        return f"partial({_identity((value.func, value.args, value.keywords))})"
+    if isinstance(value, tuple | list):
+        return f"[{','.join(map(_identity, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{k!r}:{_identity(v)}' for k, v in value.items())}}}"
+    # The default repr holds an address, which says nothing in another process.
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 class _PoolFile(BaseModel):
@@ -165,7 +178,9 @@ class Pool(Mapping[str, Expert]):
         self._experts: dict[str, Expert] = {}
         for expert in experts:
             if expert.name in self._experts:
-                raise PoolError(f"pool `{name}`: two experts are called `{expert.name}`: rename one")
+                raise PoolError(
+                    f"pool `{name}`: two experts are called `{expert.name}`: rename one"
+                )
             self._experts[expert.name] = expert
         if not self._experts:
             raise PoolError(f"pool `{name}` has no experts: give at least one")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 from swarm.agents.expert import Pool
@@ -30,6 +31,7 @@ class Optimizer(ABC):
         store: str | Store | None = None,
         runtime: Runtime | None = None,
         progress: Progress | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> System:
         """The best system found.
 
@@ -39,6 +41,7 @@ class Optimizer(ABC):
         Args:
             split: the questions that are searched on; `limit` takes the first so many.
             progress: is told how it goes; None draws a bar where stderr is a terminal.
+            settings: kept with the run beside the optimizer's own; no part of what the job is.
 
         Raises:
             InputError: something that was given can't be used; nothing has been run.

@@ -49,11 +49,11 @@ class SwarmSettings(BaseModel):
     patience: int = Field(6, ge=1)
     """Stop when g has not changed for so many iterations (the published code says 10)."""
     restart_patience: float = Field(0.67, gt=0)
-    """A particle whose best is older than restart_patience · patience iterations goes back to it."""
+    """A particle whose best is older than restart_patience · patience iterations returns to it."""
     start_velocity: Literal["random", "zero", "best"] = "random"
-    """`random`: towards another particle, x_other − x. `best`: towards the best of the first scores."""
+    """`random`: towards another particle, x_other − x; `best`: towards the first scores' best."""
     randomness: Literal["scalar", "entry", "none"] = "scalar"
-    """r_v … r_w: one number a particle (the paper), one an entry of x (as in ordinary PSO), or 1."""
+    """r_v … r_w: one number a particle (the paper), one an entry of x (ordinary PSO), or just 1."""
     topology: Literal["star", "ring", "von_neumann"] = "star"
     """Whose best is g: everybody's (the paper), or the best among a particle's neighbours."""
 
@@ -137,13 +137,18 @@ class ParticleSwarm:
         positions: Array = self._swarm.position.reshape(-1, *self.shape).copy()
         return positions
 
-    def tell(self, scores: Array | list[float]) -> None:
+    def tell(self, scores: Array | list[float], at: Array | None = None) -> None:
         """Takes the scores of what `ask` gave, higher is better, and moves the particles.
+
+        `at`, shape (N, ...), are the positions that were scored where these are not what `ask`
+        gave: the particles are put there first.
 
         Raises:
             InputError: not one finite score a particle.
         """
         swarm, how = self._swarm, self.settings
+        if at is not None:
+            swarm.position = np.array(at, dtype=np.float64).reshape(swarm.position.shape)
         given = np.array(scores, dtype=np.float64)
         if given.shape != (swarm.n_particles,) or not np.isfinite(given).all():
             raise InputError(

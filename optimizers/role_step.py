@@ -8,30 +8,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from pydantic import Field, ValidationError
 
 from swarm.agents.expert import Expert, Pool
+from swarm.agents.messages import Response
 from swarm.errors import EngineError, InputError
 from swarm.graphs.decode import decode_swarm
-from swarm.graphs.graph import DEFAULT_ROLE, AgentGraph, name_agents
+from swarm.graphs.graph import DEFAULT_ROLE, Agent, AgentGraph, name_agents
 from swarm.optimizers.base import Optimizer
 from swarm.optimizers.pso import Array, ParticleSwarm, SwarmSettings
-from swarm.runtime.cache import MemoryCache
+from swarm.runtime.cache import MemoryCache, Recorder
 from swarm.runtime.compile import resolve
 from swarm.runtime.evaluate import Evaluation, Evaluator
 from swarm.runtime.progress import Progress, default_progress
-from swarm.runtime.recording import StoreRecorder, finishing
+from swarm.runtime.recording import StoreRecorder, finishing, wording
 from swarm.runtime.runtime import Runtime, default_runtime, run_sync
 from swarm.runtime.system import System
 from swarm.settings_file import settings_error
 from swarm.store import BatchRecord, Store
 from swarm.store.records import AnswerRecord
 from swarm.tasks import Task
+
+EXPLORE_TRIES = 8
 
 
 class RoleStepSettings(SwarmSettings):
@@ -50,6 +54,11 @@ class RoleStepSettings(SwarmSettings):
     """Beyond the paper: agents whose best edge is below it stay out of the graph."""
     successors: int = Field(1, ge=1)
     """Beyond the paper: how many others may read an agent."""
+    explore: float = Field(0.2, ge=0)
+    """Beyond the paper: a particle whose graph was scored before is moved by normal noise of this
+    size, half as much again after each of `EXPLORE_TRIES` tries, until its graph is new. A swarm
+    that has contracted then searches around its best instead of asking the same again. 0: never,
+    as published. (`benchmarks/role_step.py` compares.)"""
     memoise: bool = True
     """Whether a graph that was scored before is not scored again. Its score is the same."""
     roles: tuple[str, ...] = (DEFAULT_ROLE,)
@@ -92,6 +101,7 @@ class RoleStep(Optimizer):
         store: str | Store | None = None,
         runtime: Runtime | None = None,
         progress: Progress | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> System:
         """See `Optimizer.fit`. Every expert of the pool plays one agent."""
         runtime = runtime or default_runtime()
@@ -101,7 +111,9 @@ class RoleStep(Optimizer):
         resolve(AgentGraph(agents=agents, edges=_path(agents)), pool)
         task.split(split)
         search = _Search(self, task, pool, agents, split, limit)
-        graph, run = run_sync(search.run(store, runtime, progress or default_progress()))
+        graph, run = run_sync(
+            search.run(store, runtime, progress or default_progress(), settings or {})
+        )
         system = System(graph, pool, runtime=runtime)
         system.run = run
         return system
@@ -122,12 +134,39 @@ class RoleStep(Optimizer):
         rng = np.random.default_rng(how.seed)
         adjacency = rng.random((how.particles, n, n)) * (1 - np.eye(n))
         only_swarm = how.model_dump(include=set(SwarmSettings.model_fields))
-        return ParticleSwarm(
-            adjacency, rng, SwarmSettings(**only_swarm), iterations=how.iterations
-        )
+        return ParticleSwarm(adjacency, rng, SwarmSettings(**only_swarm), iterations=how.iterations)
 
-    def decode(self, adjacency: Array, agents: Any, rng: np.random.Generator) -> list[AgentGraph]:
-        """The particles' graphs; draws from `rng`, the swarm's own."""
+    def propose(
+        self,
+        adjacency: Array,
+        agents: Sequence[Agent],
+        rng: np.random.Generator,
+        scored: Collection[AgentGraph],
+    ) -> tuple[list[AgentGraph], Array]:
+        """The graphs to score next and the positions they come from (see `explore`)."""
+        graphs = self.decode(adjacency, agents, rng)
+        if self._settings.explore == 0:
+            return graphs, adjacency
+        adjacency = adjacency.copy()
+        off_diagonal = 1 - np.eye(len(agents))
+        seen = set(scored)
+        for i, centre in enumerate(adjacency.copy()):
+            size = self._settings.explore
+            for _ in range(EXPLORE_TRIES):
+                if graphs[i] not in seen:
+                    break
+                moved = centre + size * rng.standard_normal(centre.shape) * off_diagonal
+                [graph] = self.decode(moved[None], agents, rng)
+                if graph not in seen:
+                    graphs[i], adjacency[i] = graph, moved
+                size *= 1.5
+            seen.add(graphs[i])
+        return graphs, adjacency
+
+    def decode(
+        self, adjacency: Array, agents: Sequence[Agent], rng: np.random.Generator
+    ) -> list[AgentGraph]:
+        """The graphs of matrices (N, n, n); draws from `rng`, the swarm's own."""
         how = self._settings
         return decode_swarm(
             adjacency,
@@ -140,9 +179,8 @@ class RoleStep(Optimizer):
         )
 
 
-def _path(agents: Sequence[Any]) -> tuple[tuple[str, str], ...]:
-    names = [agent.name for agent in agents]
-    return tuple(zip(names, names[1:], strict=False))
+def _path(agents: Sequence[Agent]) -> tuple[tuple[str, str], ...]:
+    return tuple(pairwise(agent.name for agent in agents))
 
 
 class _Search:
@@ -153,7 +191,7 @@ class _Search:
         job: RoleStep,
         task: Task,
         pool: Pool,
-        agents: Any,
+        agents: Sequence[Agent],
         split: str,
         limit: int | None,
     ) -> None:
@@ -175,7 +213,7 @@ class _Search:
             **self._job.settings(),
             "task": self._task.name,
             "pool": self._pool.name,
-            "experts": list(self._pool),
+            **wording(self._pool, self._pool),
             "split": self._split,
             "limit": self._limit,
         }
@@ -189,37 +227,49 @@ class _Search:
         return digest.digest()
 
     async def run(
-        self, store: str | Store | None, runtime: Runtime, progress: Progress
+        self,
+        store: str | Store | None,
+        runtime: Runtime,
+        progress: Progress,
+        settings: Mapping[str, Any],
     ) -> tuple[AgentGraph, int | None]:
         """The best graph, and the id of the job where there is a store."""
         if store is None:
             with progress:
-                await self._search(_Memory(progress), runtime, progress, None, None)
+                await self._search(_Counted(MemoryCache(), progress), runtime, progress, None, None)
             assert self._best is not None
             return self._best, None
         with ExitStack() as stack:
             if isinstance(store, str):
                 store = stack.enter_context(Store.open(store))
-            found = store.find_job(self.key)
-            title = f"role-step on {self._task.name}"
-            run = (
-                found.id
-                if found is not None
-                else store.start_run("job", title, self.description, key=self.key)
-            )
+            with store.transaction():  # so that of two who start it at once one finds the other's
+                found = store.find_job(self.key)
+                run = (
+                    found.id
+                    if found is not None
+                    else store.start_run(
+                        "job",
+                        f"role-step on {self._task.name}",
+                        {**self.description, **settings},
+                        key=self.key,
+                    )
+                )
             stack.enter_context(store.lock_run(run))
             self._load(store, run)
             stack.enter_context(progress)
             if found is None or found.status != "done":
                 if found is not None:
                     store.resume_run(run)
-                recorder = _Recorder(store, run, progress)
+                asked = sum(view.batch.requests for view in store.batches(run))
+                recorder = _Counted(StoreRecorder(store, run), progress, asked)
                 with finishing(store, run) as summary:
                     await self._search(recorder, runtime, progress, store, run)
                     assert self._best is not None
                     summary.update(
                         score=self._best_score,
                         iterations=self._swarm.iteration,
+                        questions=len(self._task.split(self._split)[: self._limit]),
+                        asked=recorder.asked,
                         graph=json.loads(self._best.to_json()),
                     )
         assert self._best is not None
@@ -227,20 +277,20 @@ class _Search:
 
     async def _search(
         self,
-        recorder: _Recorder | _Memory,
+        recorder: _Counted,
         runtime: Runtime,
         progress: Progress,
         store: Store | None,
         run: int | None,
     ) -> None:
         scheduler = runtime.scheduler(recorder)
-        evaluator = Evaluator(
-            self._task, self._split, self._pool, scheduler, limit=self._limit
-        )
+        evaluator = Evaluator(self._task, self._split, self._pool, scheduler, limit=self._limit)
         swarm = self._swarm
         progress.start(f"role-step on {self._task.name}", swarm.iterations, swarm.iteration)
         while not swarm.done:
-            graphs = self._job.decode(swarm.ask(), self._agents, swarm.rng)
+            graphs, positions = self._job.propose(
+                swarm.ask(), self._agents, swarm.rng, self._scores
+            )
             new = list(dict.fromkeys(graph for graph in graphs if graph not in self._scores))
             if not self._job._settings.memoise:
                 new = list(graphs)
@@ -251,12 +301,15 @@ class _Search:
             for graph, score in zip(graphs, scores, strict=True):
                 if score > self._best_score:
                     self._best, self._best_score = graph, score
-            swarm.tell(scores)
+            swarm.tell(scores, at=positions)
             self._history.append({"scores": scores, "asked": recorder.asked})
             if store is not None and run is not None:
                 with store.transaction():
                     for evaluation in evaluations:
-                        where = {"iteration": swarm.iteration, "particle": graphs.index(evaluation.graph)}
+                        where = {
+                            "iteration": swarm.iteration,
+                            "particle": graphs.index(evaluation.graph),
+                        }
                         store.add_evaluation(run, evaluator.record(evaluation, where))
                     store.save_state(run, self._state())
             progress.iteration(swarm.iteration, self._best_score, float(np.mean(scores)))
@@ -282,34 +335,21 @@ class _Search:
         self._scores = {view.graph: view.score for view in store.evaluations(run)}
 
 
-class _Recorder(StoreRecorder):
-    """Also tells how many calls were made."""
+class _Counted(Recorder):
+    """Another recorder, with a count of the calls that were made."""
 
-    def __init__(self, store: Store, run: int, progress: Progress) -> None:
-        super().__init__(store, run)
+    def __init__(self, inner: Recorder, progress: Progress, asked: int = 0) -> None:
+        self._inner = inner
         self._progress = progress
-        self.asked = sum(view.batch.requests for view in store.batches(run))
+        self.asked = asked
+
+    def known(self, keys: Collection[bytes]) -> Mapping[bytes, Response]:
+        return self._inner.known(keys)
 
     def record(
         self, batch: BatchRecord, experts: Sequence[Expert], answers: Sequence[AnswerRecord]
     ) -> None:
-        super().record(batch, experts, answers)
-        self.asked += batch.requests
-        self._progress.calls(self.asked)
-
-
-class _Memory(MemoryCache):
-    """The same without a store."""
-
-    def __init__(self, progress: Progress) -> None:
-        super().__init__()
-        self._progress = progress
-        self.asked = 0
-
-    def record(
-        self, batch: BatchRecord, experts: Sequence[Expert], answers: Sequence[AnswerRecord]
-    ) -> None:
-        super().record(batch, experts, answers)
+        self._inner.record(batch, experts, answers)
         self.asked += batch.requests
         self._progress.calls(self.asked)
 
