@@ -17,17 +17,18 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import lessons
 import torch
 import world
 from lessons import Lesson, Tokens
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn import functional
 from torch.nn.utils import parametrize
@@ -47,8 +48,14 @@ WORDS = (
 VOCABULARY = {word: i for i, word in enumerate(WORDS)}
 CONTEXT = 512
 RANK = 32
+ALPHA = 64
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 A_SEED = 1234
+OWN = 0.5
+"""Share of an adapter's lessons that do a step which the base does not know."""
+FAMILIES = ("times", "minus", "plus", "gap", "double", "mirror")
+"""Long ones first, so that two processes end together."""
+LONGEST = 5
 
 
 def save_tokenizer(path: Path) -> None:
@@ -128,22 +135,25 @@ def exact(model: LlamaForCausalLM, items: list[Lesson]) -> float:
     return right / len(items)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Schedule:
-    """Linear warm-up, then a cosine to `floor`·lr; questions grow longer as training goes on."""
+    """Linear warm-up, then a cosine to `floor` * rate; questions grow longer as `now` goes on."""
 
     steps: int
     rate: float
     warmup: int = 100
     floor: float = 0.03
-    growth: tuple[tuple[float, int], ...] = ((0.06, 2), (0.18, 3), (1.01, 5))
+    growth: tuple[tuple[float, int], ...] = ((0.06, 2), (0.18, 3))
+    now: int = 0
 
-    def rate_at(self, step: int) -> float:
-        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
-        return self.rate * min(1.0, (step + 1) / self.warmup) * (self.floor + (1 - self.floor) * cosine)
+    def learning_rate(self) -> float:
+        cosine = 0.5 * (1 + math.cos(math.pi * self.now / self.steps))
+        warm = min(1.0, (self.now + 1) / self.warmup)
+        return self.rate * warm * (self.floor + (1 - self.floor) * cosine)
 
-    def longest_at(self, step: int) -> int:
-        return next(k for until, k in self.growth if step < until * self.steps)
+    def longest(self) -> int:
+        """Steps of the longest questions asked now."""
+        return next((k for until, k in self.growth if self.now < until * self.steps), LONGEST)
 
 
 def train(
@@ -151,18 +161,17 @@ def train(
     parameters: list[torch.nn.Parameter],
     schedule: Schedule,
     stream: Iterator[list[Tokens]],
-    advance: Any,
-    report: Any,
+    report: Callable[[str], None],
     decay: float,
 ) -> dict[str, float]:
-    """Plain AdamW. `advance(step)` before each step; `report(step, loss, seconds)` now and then."""
+    """Plain AdamW; `report` gets a line every 200 steps."""
     optimizer = torch.optim.AdamW(parameters, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=decay)
     model.train()
-    start, smooth, seen = time.monotonic(), None, 0
+    start, smooth, seen = time.monotonic(), math.nan, 0
     for step in range(schedule.steps):
-        advance(step)
+        schedule.now = step
         for group in optimizer.param_groups:
-            group["lr"] = schedule.rate_at(step)
+            group["lr"] = schedule.learning_rate()
         inputs, labels = collate(next(stream))
         loss = loss_of(model, inputs, labels)
         optimizer.zero_grad()
@@ -170,37 +179,168 @@ def train(
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         seen += inputs.numel()
-        smooth = loss.item() if smooth is None else 0.97 * smooth + 0.03 * loss.item()
+        smooth = loss.item() if math.isnan(smooth) else 0.97 * smooth + 0.03 * loss.item()
         if (step + 1) % 200 == 0:
-            report(step + 1, smooth, time.monotonic() - start)
-    return {"steps": schedule.steps, "tokens": seen, "loss": round(smooth or 0.0, 4),
-            "minutes": round((time.monotonic() - start) / 60, 1)}
+            report(f"{step + 1}/{schedule.steps} loss {smooth:.4f}")
+    minutes = round((time.monotonic() - start) / 60, 1)
+    return {"steps": schedule.steps, "tokens": seen, "loss": round(smooth, 4), "minutes": minutes}
 
 
-def train_base(out: Path, seed: int, steps: int) -> None:
-    rng = random.Random(seed)
+def train_base(steps: int = 3600, seed: int = 0) -> None:
+    out = HERE / "base"
+    rng, mind = random.Random(seed), Knowledge()
     model = new_model(seed)
-    mind = Knowledge()
     schedule = Schedule(steps, rate=2e-3)
-    longest = 2
-
-    def advance(step: int) -> None:
-        nonlocal longest
-        longest = schedule.longest_at(step)
-
     stream = lessons.batches(
-        lambda: lessons.lesson(rng, mind, longest=longest), VOCABULARY, 64, rng
+        lambda: lessons.lesson(rng, mind, longest=schedule.longest()), VOCABULARY, 64, rng
     )
     held = random.Random(999)
     check = [lessons.lesson(held, mind) for _ in range(512)]
 
-    def report(step: int, loss: float, seconds: float) -> None:
-        print(f"base {step}/{steps} loss {loss:.4f} exact {exact(model, check):.3f} "
-              f"{seconds:.0f} s", flush=True)
-        model.save_pretrained(out)
+    def report(line: str) -> None:
+        print(f"base {line} exact {exact(model, check):.3f}", flush=True)
 
-    info = train(model, list(model.parameters()), schedule, stream, advance, report, decay=0.01)
+    info = train(model, list(model.parameters()), schedule, stream, report, decay=0.01)
     model.save_pretrained(out)
     save_tokenizer(out)
     info["exact"] = exact(model, check)
     (out / "train_info.json").write_text(json.dumps(info, indent=1) + "\n")
+
+
+class LowRank(torch.nn.Module):
+    """Weight parametrisation W + (alpha / r) B A: LoRA at the speed of the dense layer."""
+
+    def __init__(self, a: torch.Tensor, rows: int) -> None:
+        super().__init__()
+        self.register_buffer("a", a)
+        self.b = torch.nn.Parameter(torch.zeros(rows, RANK))
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight + ALPHA / RANK * self.b @ self.a
+
+
+def adapted(base: Path) -> tuple[LlamaForCausalLM, dict[str, LowRank]]:
+    """The frozen base with a fresh adapter, by the name of the layer it adds to."""
+    model = LlamaForCausalLM.from_pretrained(base)
+    model.requires_grad_(False)
+    generator = torch.Generator().manual_seed(A_SEED)
+    parts = {}
+    for name, layer in list(model.named_modules()):
+        if name.split(".")[-1] in TARGETS:
+            width = layer.in_features
+            # The law of kaiming_uniform(a=sqrt(5)), which is how LoRA starts A.
+            a = (torch.rand(RANK, width, generator=generator) * 2 - 1) / math.sqrt(width)
+            parts[name] = LowRank(a, layer.out_features)
+            parametrize.register_parametrization(layer, "weight", parts[name])
+    return model, parts
+
+
+def save_adapter(parts: dict[str, LowRank], out: Path) -> None:
+    """An ordinary peft folder, in half precision."""
+    out.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        f"base_model.model.{name}.lora_{letter}.weight": tensor.detach().half().contiguous()
+        for name, part in parts.items()
+        for letter, tensor in (("A", part.a), ("B", part.b))
+    }
+    save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": "../../base",
+        "r": RANK,
+        "lora_alpha": ALPHA,
+        "lora_dropout": 0.0,
+        "target_modules": list(TARGETS),
+        "bias": "none",
+        "inference_mode": True,
+    }
+    (out / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def load_adapter(parts: dict[str, LowRank], path: Path) -> None:
+    tensors = load_file(path / "adapter_model.safetensors")
+    for name, part in parts.items():
+        part.b.data.copy_(tensors[f"base_model.model.{name}.lora_B.weight"])
+
+
+def adapter_lesson(rng: random.Random, mind: Knowledge, longest: int) -> Lesson:
+    """Mostly a step that the base does not know and this expert does; else anything at all."""
+    assert mind.skill is not None
+
+    def new(step: Step | None, facts: Facts) -> bool:
+        if step is None:
+            return False
+        values = step.values(facts)
+        return mind.owns(step.skill, values) and not Knowledge().knows(step.skill, values)
+
+    if rng.random() < OWN:
+        return lessons.lesson(
+            rng, mind, longest=longest, skills=(*world.SKILLS, *[mind.skill] * 4), accept=new
+        )
+    # Own steps come often here too: the expert has to tell its part of the table from the rest.
+    skills = rng.choice((world.SKILLS, (*world.SKILLS, *[mind.skill] * 4)))
+    return lessons.lesson(rng, mind, longest=longest, skills=skills)
+
+
+def train_adapter(name: str, schedule: Schedule, start: Path | None, out: Path, seed: int) -> None:
+    torch.set_num_threads(1)
+    mind = world.EXPERTS.get(name) or Knowledge(name.removesuffix("_start"))
+    rng = random.Random(f"{seed} {name}")
+    model, parts = adapted(HERE / "base")
+    if start:
+        load_adapter(parts, start)
+    stream = lessons.batches(
+        lambda: adapter_lesson(rng, mind, schedule.longest()), VOCABULARY, 32, rng
+    )
+    held = random.Random(f"held {name}")
+    check = [adapter_lesson(held, mind, LONGEST) for _ in range(256)]
+
+    def report(line: str) -> None:
+        print(f"{name} {line} exact {exact(model, check):.3f}", flush=True)
+
+    info = train(model, [p.b for p in parts.values()], schedule, stream, report, decay=0.0)
+    info["exact"] = exact(model, check)
+    save_adapter(parts, out)
+    (out / "train_info.json").write_text(json.dumps(info, indent=1) + "\n")
+    print(name, info, flush=True)
+
+
+def train_family(skill: str, starts: Path, seed: int = 0) -> None:
+    """All adapters of one skill: the whole table, or two halves that begin at one common start.
+
+    The common start knows the whole table. Each half then only unlearns the other one, and so their
+    mean, which unlearns either by half, still knows both.
+    """
+    growth = ((0.15, 2), (0.3, 3))
+    halves = [name for name, mind in world.EXPERTS.items() if mind.skill == skill and mind.part]
+    if not halves:
+        steps = 1800 if skill in world.BINARY else 800
+        train_adapter(skill, Schedule(steps, 4e-3, growth=growth), None, HERE / "adapters" / skill, seed)
+        return
+    start = starts / f"{skill}_start"
+    train_adapter(start.name, Schedule(1800, 4e-3, growth=growth), None, start, seed)
+    for name in halves:
+        schedule = Schedule(350, 1.5e-3, growth=())
+        train_adapter(name, schedule, start, HERE / "adapters" / name, seed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("base")
+    commands.add_parser("adapters").add_argument("skills", nargs="*", default=FAMILIES)
+    arguments = parser.parse_args()
+    if arguments.command == "base":
+        train_base()
+        return
+    with (
+        TemporaryDirectory() as folder,
+        ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool,
+    ):
+        for future in [pool.submit(train_family, s, Path(folder)) for s in arguments.skills]:
+            future.result()
+
+
+if __name__ == "__main__":
+    main()

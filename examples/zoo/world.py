@@ -72,6 +72,16 @@ class Knowledge:
         return operands[-1] < BASE_LIMIT or self.owns(skill, operands)
 
 
+EXPERTS = {
+    name: Knowledge(*name.split("_"))
+    for name in (
+        *("times_lo", "times_hi", "plus_lo", "plus_hi", "minus_lo", "minus_hi"),
+        *("gap", "double", "mirror"),
+    )
+}
+"""The pool: what each adapter knows, by its name."""
+
+
 @dataclass(frozen=True)
 class Step:
     """`variable` = `skill` of `operands`; an operand is a value or the name of an earlier variable."""
