@@ -112,6 +112,25 @@ class BusyError(StoreError):
 class DivergenceError(SwarmError):
     """A replay did not come out as recorded."""
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        trace: int | None = None,
+        agent: str | None = None,
+        expected: str = "",
+        got: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.trace = trace
+        """Number of the trace in the run that was replayed; None: it is not in any one trace."""
+        self.agent = agent
+        """The agent whose prompt or answer it is; None: it is not any one agent's."""
+        self.expected = expected
+        """What was recorded."""
+        self.got = got
+        """What came out instead."""
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``" (did you mean `x`?)"``, or an empty string if nothing known is close to `name`."""

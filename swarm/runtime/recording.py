@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from swarm.agents.expert import Expert
+from swarm.agents.expert import Expert, Pool
 from swarm.agents.messages import Response
+from swarm.agents.role import Role
 from swarm.runtime.cache import Recorder
 from swarm.store import AnswerRecord, BatchRecord, ExpertRecord, Store
 
@@ -51,6 +52,21 @@ def expert_record(expert: Expert) -> ExpertRecord:
     """What the store keeps of an expert: all of it. (Keys of hosted models are never in it: an
     expert only names the environment variable.)"""
     return ExpertRecord(expert.fingerprint, expert.name, expert.model_dump(mode="json"))
+
+
+def wording(
+    pool: Pool, experts: Iterable[str], roles: Mapping[str, Role] | None = None
+) -> dict[str, Any]:
+    """What prompts are built from beside graph and questions, for a run's settings: the experts'
+    styles, and the instructions of roles that are not the library's."""
+    own = {**pool.roles, **(roles or {})}
+    return {
+        "experts": {
+            name: {"prompt": pool[name].prompt, "fingerprint": pool[name].fingerprint.hex()}
+            for name in experts
+        },
+        "instructions": {name: role.instructions for name, role in own.items()},
+    }
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from swarm.graphs import topologies
 from swarm.graphs.graph import Agent, AgentGraph
 from swarm.runtime.compile import AgentLog, GraphRun, compile_graph, current_run, resolve
 from swarm.runtime.evaluate import Evaluation, Evaluator
-from swarm.runtime.recording import StoreRecorder, finishing
+from swarm.runtime.recording import StoreRecorder, finishing, wording
 from swarm.runtime.runtime import Runtime, default_runtime, run_sync
 from swarm.store import Store
 from swarm.tasks import Task
@@ -257,6 +257,7 @@ async def aevaluate(
             "split": split,
             "limit": limit,
             "graphs": len(graphs),
+            **wording(pool, sorted({name for graph in graphs for name in graph.experts}), roles),
             **(settings or {}),
         }
         task.split(split)
