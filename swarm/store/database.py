@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,8 @@ def parse_url(url: str) -> URL:
 
     Raises StoreURLError for what is neither.
     """
-    if not url.strip():
-        raise StoreURLError("the store has an empty URL: give a path such as `swarm.db`")
+    if not url.strip() or "\0" in url:
+        raise StoreURLError(f"{url!r} can't be where a store is: give a path such as `swarm.db`")
     if "://" not in url:
         if re.match(r"(sqlite|postgres)\w*:", url):
             raise StoreURLError(f"`{url}` is not a URL: two slashes or more must follow the colon")
@@ -59,6 +60,8 @@ def parse_url(url: str) -> URL:
             f"`{parsed.drivername}` is not a database a store can be in"
             f"{did_you_mean(parsed.drivername, _DRIVERS)}: use `sqlite` or `postgresql`"
         )
+    if driver == "sqlite" and parsed.query:
+        raise StoreURLError(f"`{url}` has options, which a file can't: leave out the `?…`")
     return parsed.set(drivername=driver)
 
 
@@ -118,6 +121,7 @@ def cause(error: DBAPIError) -> str:
 _REMEDIES = {
     "file is not a database": "another kind of file is there: give another path",
     "database is locked": "another process is writing to it: try again when it is done",
+    "lock timeout": "another process is writing to it: try again when it is done",
     "disk is full": "free some space, then run the same command again",
     "No space left": "free some space, then run the same command again",
     "readonly database": "give yourself the right to write there",
@@ -129,18 +133,17 @@ _REMEDIES = {
 
 
 def _check_file(path: Path, create: bool) -> None:
-    if path.is_dir():
-        raise StoreURLError(
-            f"`{path}` is a directory: give a file in it, such as `{path}/swarm.db`"
-        )
-    if not path.parent.is_dir():
-        raise StoreURLError(f"there is no directory `{path.parent}` for the store: create it first")
-    if not path.exists() and not create:
-        raise StoreURLError(
-            f"there is no store at `{path}`: check the path, or run something first"
-        )
+    try:
+        if path.is_dir():
+            raise StoreURLError(f"`{path}` is a directory: give a file in it, as `{path}/swarm.db`")
+        if not path.parent.is_dir():
+            raise StoreURLError(f"there is no directory `{path.parent}` for the store: create it")
+        if not path.exists() and not create:
+            raise StoreURLError(f"there is no store at `{path}`: check the path")
+    except (OSError, ValueError) as error:  # a name that is too long, a directory that is closed
+        raise StoreURLError(f"`{path}` can't be looked at ({error}): give another path") from None
     for place in (path, path.parent):
-        if place.exists() and not os.access(place, os.W_OK):
+        if place.exists() and not os.access(place, os.W_OK, effective_ids=True):
             raise StoreURLError(
                 f"`{place}` can't be written to: give yourself the right, or use another path"
             )
@@ -153,10 +156,13 @@ def _engine(url: URL, timeout: float) -> Engine:
         event.listen(engine, "connect", lambda raw, _: _set_up_sqlite(raw, timeout))
         event.listen(engine, "begin", _begin_sqlite)
         return engine
+    name = f"swarm, process {os.getpid()} on {platform.node()}"  # for whom `lock_run` turns away
     try:
-        return create_engine(url, connect_args={"application_name": f"swarm pid {os.getpid()}"})
-    except ModuleNotFoundError:
+        engine = create_engine(url, connect_args={"application_name": name[:63]})
+    except ImportError:  # also psycopg without its C library
         raise MissingPackageError("psycopg", "postgres", "a store in PostgreSQL") from None
+    event.listen(engine, "connect", lambda raw, _: _set_up_postgresql(raw, timeout))
+    return engine
 
 
 def _set_up_sqlite(raw: Any, timeout: float) -> None:
@@ -164,6 +170,11 @@ def _set_up_sqlite(raw: Any, timeout: float) -> None:
     raw.execute(f"PRAGMA busy_timeout = {round(timeout * 1000)}")
     raw.execute("PRAGMA foreign_keys = ON")
     raw.execute("PRAGMA synchronous = NORMAL")  # in WAL: sound after a power cut
+
+
+def _set_up_postgresql(raw: Any, timeout: float) -> None:
+    raw.execute(f"SET lock_timeout = {round(timeout * 1000)}")
+    raw.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:

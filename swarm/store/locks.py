@@ -10,10 +10,17 @@ from pathlib import Path
 
 from sqlalchemy import Engine, text
 
-from swarm.errors import BusyError
+from swarm.errors import BusyError, StoreError
 
-_CLASS = 0x73776D
-"""Keeps these advisory locks apart from those of other programs on the same server."""
+# A lock has two numbers: which store (several may share a database, in schemas) and which run.
+_LOCK = text("SELECT pg_try_advisory_lock(hashtext('swarm ' || current_schema()), :run)")
+_UNLOCK = text("SELECT pg_advisory_unlock(hashtext('swarm ' || current_schema()), :run)")
+_HOLDER = text(
+    "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid) "
+    "JOIN pg_database ON pg_database.oid = database AND pg_database.datname = current_database() "
+    "WHERE locktype = 'advisory' AND granted AND objid = :run AND objsubid = 2 "
+    "AND classid::bigint = hashtext('swarm ' || current_schema())::bigint & 4294967295"
+)
 
 
 @contextmanager
@@ -30,7 +37,10 @@ def file_lock(database: Path, run: int) -> Iterator[None]:
 
 def _open_locked(path: Path, run: int) -> int:
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StoreError(f"can't lock run {run}: {error}") from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -54,22 +64,15 @@ def _is_at(path: Path, file: int) -> bool:
 @contextmanager
 def server_lock(engine: Engine, run: int) -> Iterator[None]:
     """Hold the run through an advisory lock of a PostgreSQL session; BusyError if it is held."""
-    names = {"class": _CLASS, "run": run}
     # A connection of its own: the lock must outlive every transaction, and end with the process.
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        if not connection.scalar(text("SELECT pg_try_advisory_lock(:class, :run)"), names):
-            holder = connection.scalar(
-                text(
-                    "SELECT application_name FROM pg_stat_activity JOIN pg_locks USING (pid) "
-                    "WHERE locktype = 'advisory' AND classid = :class AND objid = :run AND granted"
-                ),
-                names,
-            )
+        if not connection.scalar(_LOCK, {"run": run}):
+            holder = connection.scalar(_HOLDER, {"run": run})
             raise BusyError(_busy(run, holder or "another process"))
         try:
             yield
         finally:
-            connection.execute(text("SELECT pg_advisory_unlock(:class, :run)"), names)
+            connection.execute(_UNLOCK, {"run": run})
 
 
 def _busy(run: int, holder: str) -> str:

@@ -40,12 +40,12 @@ def runs(session: Session, limit: int | None) -> list[RunView]:
     return [_run_view(row) for row in rows]
 
 
-def run(session: Session, id: int) -> RunView:  # noqa: A002
-    row = session.get(tables.Run, id)
+def run(session: Session, run: int) -> RunView:
+    row = session.get(tables.Run, run)
     if row is None:
         latest = session.scalar(select(func.max(tables.Run.id)))
         remedy = "nothing has been recorded yet" if latest is None else f"the latest is {latest}"
-        raise InputError(f"there is no run {id} in this store: {remedy}")
+        raise InputError(f"there is no run {run} in this store: {remedy}")
     return _run_view(row)
 
 
@@ -285,7 +285,7 @@ def spans(session: Session, run: int, evaluation: int | None) -> list[tuple[int,
         .where(tables.Evaluation.run_id == run)
         .order_by(tables.Evaluation.id)
     ).all()
-    if evaluation is not None and all(id != evaluation for id, _ in rows):  # noqa: A001
+    if evaluation is not None and all(row[0] != evaluation for row in rows):
         raise InputError(f"evaluation {evaluation} is not one of run {run}: see its evaluations")
     before = accumulate((size for _, size in rows), initial=0)
     found = [(row[0], first) for row, first in zip(rows, before, strict=False)]

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import chain, repeat
+from operator import itemgetter
+from os import PathLike, fspath
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -65,7 +67,7 @@ class Store:
         self._inserts: dict[type[tables.Base], tuple[str, list[str] | None]] = {}
 
     @classmethod
-    def open(cls, url: str, *, create: bool = True, timeout: float = 30.0) -> Store:
+    def open(cls, url: str | PathLike[str], *, create: bool = True, timeout: float = 30.0) -> Store:
         """The store at `url`, brought up to date; made if there is none and `create` allows it.
 
         `url` is the path of an SQLite file or a URL: `sqlite:///swarm.db`, `sqlite://` (in memory),
@@ -74,7 +76,8 @@ class Store:
         Raises `StoreURLError` if there is no store to be had at `url`, `StoreVersionError` if it
         was written by a newer version, `MissingPackageError` if PostgreSQL's driver is missing.
         """
-        return cls(database.connect(database.parse_url(url), create=create, timeout=timeout))
+        parsed = database.parse_url(fspath(url))
+        return cls(database.connect(parsed, create=create, timeout=timeout))
 
     def close(self) -> None:
         """Let go of the database. A transaction that was not completed is rolled back."""
@@ -154,17 +157,16 @@ class Store:
         now = datetime.now(UTC)
         with self.transaction():
             return self._insert_one(
-                insert(tables.Run).values(
-                    kind=kind,
-                    name=name,
-                    status="running",
-                    settings=settings,
-                    parent_id=parent,
-                    key=key,
-                    version=version("agent-swarm"),
-                    created_at=now,
-                    updated_at=now,
-                )
+                tables.Run,
+                kind=kind,
+                name=name,
+                status="running",
+                settings=settings,
+                parent_id=parent,
+                key=key,
+                version=version("agent-swarm"),
+                created_at=now,
+                updated_at=now,
             )
 
     def resume_run(self, run: int) -> None:
@@ -231,8 +233,9 @@ class Store:
             text, usage, finish, seconds = response
             rows.append((key, expert, prompt, draw, escape(text), *usage, finish, seconds, batch))
         with self.transaction():
-            self._bulk(tables.Prompt, list(prompts.items()))
-            self._bulk(tables.Answer, rows)
+            # In the order of the keys: no deadlock with another process storing some of the same.
+            self._bulk(tables.Prompt, sorted(prompts.items()))
+            self._bulk(tables.Answer, sorted(rows, key=itemgetter(0)))
 
     def add_evaluation(self, run: int, evaluation: EvaluationRecord) -> int:
         """Record an evaluation with its traces and calls; returns its id.
@@ -241,21 +244,20 @@ class Store:
         """
         with self.transaction():
             self._add_graph_and_questions(evaluation)
-            id = self._insert_one(  # noqa: A001
-                insert(tables.Evaluation).values(
-                    run_id=run,
-                    graph=evaluation.graph.digest,
-                    split=evaluation.split,
-                    task=evaluation.task,
-                    score=float(evaluation.score),
-                    size=len(evaluation.positions),
-                    info=evaluation.info,
-                    created_at=datetime.now(UTC),
-                )
+            number = self._insert_one(
+                tables.Evaluation,
+                run_id=run,
+                graph=evaluation.graph.digest,
+                split=evaluation.split,
+                task=evaluation.task,
+                score=float(evaluation.score),
+                size=len(evaluation.positions),
+                info=evaluation.info,
+                created_at=datetime.now(UTC),
             )
-            self._bulk(tables.Trace, _trace_rows(id, evaluation))
-            self._bulk(tables.Call, _call_rows(id, evaluation))
-        return id
+            self._bulk(tables.Trace, _trace_rows(number, evaluation))
+            self._bulk(tables.Call, _call_rows(number, evaluation))
+        return number
 
     def _add_graph_and_questions(self, evaluation: EvaluationRecord) -> None:
         graph = evaluation.graph
@@ -267,12 +269,12 @@ class Store:
             for question in evaluation.questions
             if question.digest not in self._stored
         }
-        self._bulk(tables.Question, [_question_row(question) for question in new.values()])
+        self._bulk(tables.Question, [_question_row(new[digest]) for digest in sorted(new)])
         self._stored.update(new)
 
-    def _insert_one(self, statement: Insert) -> int:
+    def _insert_one(self, row: type[tables.Base], **values: Any) -> int:
         """Insert a row; returns the id the database gave it."""
-        key = self._connection.execute(statement).inserted_primary_key
+        key = self._connection.execute(insert(_table(row)), values).inserted_primary_key
         assert key is not None
         return int(key[0])
 
@@ -423,12 +425,12 @@ def _question_row(question: QuestionRecord) -> tuple[Any, ...]:
     return question.digest, escape(question.example_id), escape(question.question), gold
 
 
-def _trace_rows(id: int, evaluation: EvaluationRecord) -> list[tuple[Any, ...]]:  # noqa: A002
+def _trace_rows(number: int, evaluation: EvaluationRecord) -> list[tuple[Any, ...]]:
     count = len(evaluation.positions)
     answers = evaluation.answers or repeat(None, count)
     return list(
         zip(
-            repeat(id, count),
+            repeat(number, count),
             range(count),
             map(int, evaluation.positions),
             (question.digest for question in evaluation.questions),
@@ -440,15 +442,15 @@ def _trace_rows(id: int, evaluation: EvaluationRecord) -> list[tuple[Any, ...]]:
     )
 
 
-def _call_rows(id: int, evaluation: EvaluationRecord) -> list[tuple[Any, ...]]:  # noqa: A002
+def _call_rows(number: int, evaluation: EvaluationRecord) -> list[tuple[Any, ...]]:
     """Rows in the order of the primary key, put together without a Python step for each."""
     count = len(evaluation.positions)
     errors: dict[int, dict[int, str]] = {}
-    for (agent, number), error in evaluation.call_errors.items():
-        errors.setdefault(agent, {})[number] = error
+    for (agent, question), error in evaluation.call_errors.items():
+        errors.setdefault(agent, {})[question] = error
     agents = [
         zip(
-            repeat(id, count),
+            repeat(number, count),
             range(count),
             repeat(agent, count),
             keys,
