@@ -38,7 +38,7 @@ class SwarmSettings(BaseModel):
     """φ_p; searched in {0.1, 0.2, 0.3, 0.4, 0.5}."""
     social: float = Field(0.4, ge=0)
     """φ_g; searched in {0.2, 0.3, 0.4, 0.5, 0.6}."""
-    repel: float = Field(0.05, ge=0)
+    repel: float = Field(0.01, ge=0)
     """φ_w; searched in {0.01, 0.05, 0.1}."""
     step: float = Field(1.0, gt=0)
     """λ at the start; searched in {0.5, 0.6, 0.7, 0.8, 0.9, 1.0}."""

@@ -9,6 +9,7 @@ from typing import Any
 from swarm.agents.expert import Expert, Pool
 from swarm.agents.messages import Response
 from swarm.agents.role import Role
+from swarm.errors import StoreError
 from swarm.runtime.cache import Recorder
 from swarm.store import AnswerRecord, BatchRecord, ExpertRecord, Store
 
@@ -78,6 +79,8 @@ def finishing(store: Store, run: int) -> Iterator[dict[str, Any]]:
     summary: dict[str, Any] = {}
     try:
         yield summary
+    except StoreError:
+        raise  # there is nowhere to record it
     except Exception as error:
         store.finish_run(run, "failed", summary or None, error=f"{type(error).__name__}: {error}")
         raise

@@ -1,0 +1,121 @@
+"""Role-step as published against role-step that explores, at equal numbers of graphs.
+
+    python benchmarks/role_step.py --out benchmarks/results/role_step.json
+
+Runs on perfect agents of the zoo's world (examples/zoo/world.py), which answer as the trained
+models would if they made no mistakes: a whole job takes seconds, so that many seeds can be
+compared. Dev and test are the zoo's relay questions.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from _table import arguments, report
+
+import swarm
+from swarm.agents.messages import Messages
+from swarm.runtime.progress import Silent
+
+ZOO = Path(__file__).parent.parent / "examples" / "zoo"
+sys.path.insert(0, str(ZOO))
+import world  # noqa: E402
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as published": {"explore": 0.0},
+    "as published, top_p 0.5": {"explore": 0.0, "top_p": 0.5},
+    "explore 0.1": {"explore": 0.1},
+    "explore 0.2": {"explore": 0.2},
+    "explore 0.4": {"explore": 0.4},
+}
+
+
+@functools.cache
+def read_question(text: str) -> tuple[world.Step, ...]:
+    steps = []
+    for part in text.removesuffix(" ?").split(" ; "):
+        variable, skill, *operands = part.split()
+        values = tuple(int(o) if o.isdigit() else o for o in operands)
+        steps.append(world.Step(variable, skill, values))
+    return tuple(steps)
+
+
+def read_facts(response: str) -> world.Facts:
+    words = response.partition(", ")[2].split()
+    return {name: int(value) for name, value in zip(words[::2], words[1::2], strict=True)}
+
+
+def perfect(mind: world.Knowledge, messages: Messages) -> str:
+    """What a model without mistakes answers to a prompt in the zoo's form."""
+    *told, question, _ = messages[-1].content.split("\n")
+    facts: world.Facts = {}
+    for line in told:
+        facts |= read_facts(line.partition(": ")[2])
+    return world.respond(read_question(question.removeprefix("Question: ")), facts, mind)[0]
+
+
+def pool() -> swarm.Pool:
+    return swarm.Pool(
+        swarm.Expert.scripted(name, functools.partial(perfect, mind), prompt="compact")
+        for name, mind in world.EXPERTS.items()
+    )
+
+
+def main() -> None:
+    parser = arguments(__doc__.partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=16)
+    parser.add_argument("--particles", type=int, default=10)
+    parser.add_argument("--iterations", type=int, default=10)
+    options = parser.parse_args()
+    task, experts = swarm.Task.load(ZOO / "relay.toml"), pool()
+    runtime = swarm.Runtime()
+
+    def test(graphs: list[swarm.AgentGraph]) -> list[float]:
+        return [e.score for e in swarm.evaluate(graphs, task, experts, runtime=runtime)]
+
+    found: dict[str, list[float]] = {name: [] for name in ("best of as many random", *VARIANTS)}
+    for seed in range(options.seeds):
+        count = options.particles * options.iterations
+        graphs = swarm.random_graphs(experts, count, seed=seed)
+        dev = swarm.evaluate(graphs, task, experts, split="dev", runtime=runtime)
+        found["best of as many random"] += test([max(dev, key=lambda e: e.score).graph])
+        for name, knobs in VARIANTS.items():
+            job = swarm.RoleStep(
+                particles=options.particles,
+                iterations=options.iterations,
+                patience=options.iterations,
+                seed=seed,
+                **knobs,
+            )
+            best = job.fit(task, experts, runtime=runtime, progress=Silent())
+            found[name] += test([best.graph])
+        print(f"seed {seed}: " + ", ".join(f"{v[-1]:.3f}" for v in found.values()), file=sys.stderr)
+    published, explore = found["as published"], found["explore 0.2"]
+    report(
+        {
+            "published": statistics.mean(published),
+            "explore": statistics.mean(explore),
+            "explore_gain": statistics.mean(explore) - statistics.mean(published),
+            "explore_wins": sum(a > b for a, b in zip(explore, published, strict=True)),
+            "seeds": options.seeds,
+        },
+        [
+            {
+                "search": name,
+                "test": statistics.mean(scores),
+                "sd": statistics.stdev(scores),
+                "min": min(scores),
+                "max": max(scores),
+            }
+            for name, scores in found.items()
+        ],
+        options,
+    )
+
+
+if __name__ == "__main__":
+    main()
