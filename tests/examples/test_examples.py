@@ -1,0 +1,103 @@
+"""What the README and the examples show works as shown."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import swarm
+
+ROOT = Path(__file__).parents[2]
+NEEDS_TORCH = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="real models need torch: the extra `local`"
+)
+
+
+def run(*command, cwd=ROOT):
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "example", ["scripted.py", pytest.param("hand_made.py", marks=NEEDS_TORCH)]
+)
+def test_examples_run(example):
+    assert "score" in run(sys.executable, f"examples/{example}")
+
+
+@NEEDS_TORCH
+def test_the_python_of_the_readme_runs(tmp_path):
+    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code = code.replace("sqlite:///swarm.db", f"sqlite:///{tmp_path / 'swarm.db'}")
+    out = run(sys.executable, "-c", code)
+    assert "flowchart" in out
+    assert "score" in out
+
+
+def test_the_pool_of_the_readme_has_only_keys_that_exist():
+    [pool] = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    content = tomllib.loads(pool)
+    for expert in content["experts"]:
+        swarm.Expert.model_validate({**content["defaults"], **expert})
+
+
+def test_the_commands_of_the_readme_exist():
+    text = (ROOT / "README.md").read_text()
+    commands = set(re.findall(r"^swarm (\w+)", text, re.MULTILINE))
+    assert commands == {"run", "optimize", "runs", "show", "replay", "doctor"}
+    script = str(Path(sys.executable).with_name("swarm"))
+    for command in commands:
+        assert "--store" in run(script, command, "--help")
+
+
+def test_exports_are_what_is_promised():
+    assert dir(swarm) == sorted(swarm.__all__)
+    assert swarm.__all__ == [
+        "Agent",
+        "AgentGraph",
+        "Example",
+        "Expert",
+        "Pool",
+        "Price",
+        "Role",
+        "RoleStep",
+        "Runtime",
+        "Sampling",
+        "Store",
+        "SwarmError",
+        "System",
+        "Task",
+        "chain",
+        "evaluate",
+        "random_graphs",
+        "single",
+        "star",
+    ]
+    for name in swarm.__all__:
+        assert getattr(swarm, name) is not None
+    with pytest.raises(AttributeError, match="no attribute `chian`"):
+        _ = swarm.chian
+
+
+def test_the_wheel_holds_one_package_and_all_its_data(tmp_path):
+    run(
+        *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"),
+        *("--wheel-dir", str(tmp_path), "."),
+    )
+    [wheel] = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    outside = {name.split("/")[0] for name in names} - {"swarm"}
+    assert all(name.endswith(".dist-info") for name in outside)
+    for folder, package in (("agents", "swarm/agents"), ("graphs", "swarm/graphs"),
+                            ("optimizers", "swarm/optimizers"), ("swarm", "swarm")):  # fmt: skip
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in {".py", ".toml", ".yaml"} or path.name == "py.typed":
+                assert f"{package}/{path.relative_to(ROOT / folder).as_posix()}" in names
