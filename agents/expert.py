@@ -278,7 +278,8 @@ def _expert(entry: dict[str, Any], where: str, folder: Path) -> Expert:
 
 
 def _is_path(model: str, folder: Path) -> bool:
-    return (folder / model).exists() or not weights.is_hub_name(model)
+    # A folder that is there and lacks the model is a mistake, not the name of an organisation.
+    return (folder / model).parent.is_dir() or not weights.is_hub_name(model)
 
 
 def _load_script(model: str, folder: Path, where: str) -> Script | dict[str, str]:

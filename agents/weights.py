@@ -17,7 +17,7 @@ from swarm.errors import PoolError
 
 CONTENT = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 """Files of a model folder that decide what it answers."""
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def is_hub_name(model: str) -> bool:
