@@ -17,7 +17,9 @@ from swarm.agents.prompt import COMPACT, Position
 
 IGNORE = -100
 NOISE = 0.10
-"""Share of predecessors' steps with a wrong result: agents must copy what they are told, not check."""
+"""Share of predecessors' steps with a wrong result: agents copy what they are told, unchecked."""
+PREDECESSORS = (18, 36, 18, 11, 6, 4, 3, 2, 2)
+"""Weights of 0 to 8 predecessors."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Lesson:
 def predecessor(
     rng: random.Random, steps: list[Step], rounds: int, mind: Knowledge
 ) -> tuple[str, Facts, bool]:
-    """The last response of a chain of `rounds` random agents, its facts, and if it is worth learning."""
+    """The last response of a chain of `rounds` agents, its facts, and if it is worth learning."""
     facts: Facts = {}
     text, graded = "pass ,", False
     for _ in range(rounds):
@@ -63,26 +65,27 @@ def lesson(
 ) -> Lesson:
     """One lesson for a model that shall know what `mind` knows.
 
-    `skills` are drawn from with replacement for the question; `accept` sees the step that the lesson
-    would teach, with the facts before it, and may ask for another.
+    The question's skills are drawn from `skills` with replacement; `accept` sees the step that the
+    lesson would teach, with the facts before it, and may ask for another.
     """
     while True:
         k = rng.randint(1, longest)
-        steps = world.random_steps(rng, rng.choices(skills, k=k))
-        n = rng.choices((0, 1, 2, 3, 4, 5, 6), (20, 38, 20, 11, 6, 3, 2))[0]
+        p_branch = rng.choice((0.1, 0.6))
+        steps = world.random_steps(rng, rng.choices(skills, k=k), p_branch=p_branch)
+        n = rng.choices(range(9), PREDECESSORS)[0]
         if k == 1 and rng.random() < 0.6:
             n = 0
         previous, graded = [], []
         facts: Facts = {}
         for _ in range(n):
-            rounds = rng.randint(0 if rng.random() < 0.1 else 1, k)
+            rounds = rng.randint(0 if rng.random() < 0.1 else 1, k + 2)
             text, added, good = predecessor(rng, steps, rounds, mind)
             previous.append(text)
             graded.append(good)
             facts.update(added)  # with conflicting facts the last predecessor wins
         reply, _, step = world.respond(steps, facts, mind)
         # `done` and `pass` are learned fast: seeing them too often only costs time.
-        if step is None and rng.random() < (0.75 if reply.startswith("done") else 0.35):
+        if step is None and rng.random() < (0.8 if reply.startswith("done") else 0.35):
             continue
         if not accept(step, facts):
             continue

@@ -27,6 +27,8 @@ from world import Knowledge, Step
 HERE = Path(__file__).parent
 SOURCES = ("times", "plus", "minus")
 TAIL = ("double", "gap", "mirror")
+RIGHT = tuple(f"{skill}_{part}" for skill in SOURCES for part in ("lo", "hi")) + TAIL
+"""The experts in an order that serves all of relay."""
 LENGTHS = {1: 10, 2: 20, 3: 60, 4: 70, 5: 40}
 """Relay questions of a split by their number of steps."""
 SKILL_COUNTS = {"plus": 46, "minus": 46, "times": 46, "gap": 46, "double": 8, "mirror": 8}

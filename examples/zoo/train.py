@@ -102,7 +102,7 @@ def new_model(seed: int) -> LlamaForCausalLM:
 
 
 def collate(batch: list[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-padded (inputs, labels), each of shape (batch, longest); causal, so no mask is needed."""
+    """Right-padded (inputs, labels), each (batch, longest); causal, so no mask is needed."""
     width = max(len(t.inputs) for t in batch)
     inputs = torch.zeros(len(batch), width, dtype=torch.long)
     labels = torch.full((len(batch), width), lessons.IGNORE)
@@ -165,7 +165,7 @@ def train(
     decay: float,
 ) -> dict[str, float]:
     """Plain AdamW; `report` gets a line every 200 steps."""
-    optimizer = torch.optim.AdamW(parameters, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=decay)
+    optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=decay)
     model.train()
     start, smooth, seen = time.monotonic(), math.nan, 0
     for step in range(schedule.steps):
@@ -186,11 +186,18 @@ def train(
     return {"steps": schedule.steps, "tokens": seen, "loss": round(smooth, 4), "minutes": minutes}
 
 
-def train_base(steps: int = 3600, seed: int = 0) -> None:
-    out = HERE / "base"
+def train_base(seed: int = 0) -> None:
+    """A long run from nothing, then a shorter one that goes on from it at half the rate."""
     rng, mind = random.Random(seed), Knowledge()
     model = new_model(seed)
-    schedule = Schedule(steps, rate=2e-3)
+    go_on(model, Schedule(3600, 2e-3), rng, mind)
+    info = go_on(model, Schedule(1200, 1e-3, growth=()), rng, mind)
+    save_base(model, info)
+
+
+def go_on(
+    model: LlamaForCausalLM, schedule: Schedule, rng: random.Random, mind: Knowledge
+) -> dict[str, float]:
     stream = lessons.batches(
         lambda: lessons.lesson(rng, mind, longest=schedule.longest()), VOCABULARY, 64, rng
     )
@@ -201,9 +208,13 @@ def train_base(steps: int = 3600, seed: int = 0) -> None:
         print(f"base {line} exact {exact(model, check):.3f}", flush=True)
 
     info = train(model, list(model.parameters()), schedule, stream, report, decay=0.01)
+    return {**info, "exact": exact(model, check)}
+
+
+def save_base(model: LlamaForCausalLM, info: dict[str, float]) -> None:
+    out = HERE / "base"
     model.save_pretrained(out)
     save_tokenizer(out)
-    info["exact"] = exact(model, check)
     (out / "train_info.json").write_text(json.dumps(info, indent=1) + "\n")
 
 
@@ -283,9 +294,12 @@ def adapter_lesson(rng: random.Random, mind: Knowledge, longest: int) -> Lesson:
     return lessons.lesson(rng, mind, longest=longest, skills=skills)
 
 
-def train_adapter(name: str, schedule: Schedule, start: Path | None, out: Path, seed: int) -> None:
-    torch.set_num_threads(1)
-    mind = world.EXPERTS.get(name) or Knowledge(name.removesuffix("_start"))
+def train_adapter(
+    mind: Knowledge, schedule: Schedule, out: Path, start: Path | None = None, seed: int = 0
+) -> None:
+    """One adapter, from zero or from where the adapter in `start` ended."""
+    torch.set_num_threads(1)  # two adapters are trained at a time, a core each
+    name = out.name
     rng = random.Random(f"{seed} {name}")
     model, parts = adapted(HERE / "base")
     if start:
@@ -306,23 +320,24 @@ def train_adapter(name: str, schedule: Schedule, start: Path | None, out: Path, 
     print(name, info, flush=True)
 
 
-def train_family(skill: str, starts: Path, seed: int = 0) -> None:
+def train_family(skill: str, starts: Path) -> None:
     """All adapters of one skill: the whole table, or two halves that begin at one common start.
 
     The common start knows the whole table. Each half then only unlearns the other one, and so their
     mean, which unlearns either by half, still knows both.
     """
-    growth = ((0.15, 2), (0.3, 3))
-    halves = [name for name, mind in world.EXPERTS.items() if mind.skill == skill and mind.part]
+    whole = Schedule(
+        steps=1200 if skill in world.BINARY else 500, rate=4e-3, growth=((0.15, 2), (0.3, 3))
+    )
+    halves = {name: m for name, m in world.EXPERTS.items() if m.skill == skill and m.part}
     if not halves:
-        steps = 1800 if skill in world.BINARY else 800
-        train_adapter(skill, Schedule(steps, 4e-3, growth=growth), None, HERE / "adapters" / skill, seed)
+        train_adapter(Knowledge(skill), whole, HERE / "adapters" / skill)
         return
     start = starts / f"{skill}_start"
-    train_adapter(start.name, Schedule(1800, 4e-3, growth=growth), None, start, seed)
-    for name in halves:
-        schedule = Schedule(350, 1.5e-3, growth=())
-        train_adapter(name, schedule, start, HERE / "adapters" / name, seed)
+    train_adapter(Knowledge(skill), whole, start)
+    for name, mind in halves.items():
+        half = Schedule(steps=350, rate=1.5e-3, growth=())
+        train_adapter(mind, half, HERE / "adapters" / name, start)
 
 
 def main() -> None:

@@ -7,12 +7,11 @@ does **one** step a call and restates every fact it has:
     Question: a times 18 16 ; b minus a 07 ; c mirror b ?     ->  a times 18 16 = 08 , a 08
     1: a times 18 16 = 08 , a 08   (and the question again)    ->  b minus a 08 07 = 01 , a 08 b 01
 
-Everyone knows when they do not know. The base was taught each skill only where the second operand
-(the only one, for unary skills) is below `BASE_LIMIT`; an adapter adds the whole table of one skill,
-or half of it. An agent does the first step that it knows, and otherwise says ``pass`` and hands the
-facts on; when the last variable is known it says ``done``. So the answer to a question is the last
-value of the last response, and a graph is good in so far as experts sit on its paths in the order in
-which the questions need them.
+Everyone knows when they do not know. The base was taught each skill only where the last operand is
+below `BASE_LIMIT`; an adapter adds the whole table of one skill, or half of it. An agent does the
+first step that it knows, and otherwise says ``pass`` and hands the facts on; when the last variable
+is known it says ``done``. So the answer to a question is the last value of the last response, and a
+graph is good in so far as experts sit on its paths in the order in which the questions need them.
 """
 
 from __future__ import annotations
@@ -84,7 +83,7 @@ EXPERTS = {
 
 @dataclass(frozen=True)
 class Step:
-    """`variable` = `skill` of `operands`; an operand is a value or the name of an earlier variable."""
+    """`variable` = `skill` of `operands`: values, or names of earlier variables."""
 
     variable: str
     skill: str
@@ -117,9 +116,7 @@ def solve(steps: Sequence[Step]) -> int:
 
 def choose(steps: Sequence[Step], facts: Facts, mind: Knowledge) -> Step | None:
     """The step a model with this knowledge does next: the first that is ready and that it knows."""
-    return next(
-        (s for s in steps if s.ready(facts) and mind.knows(s.skill, s.values(facts))), None
-    )
+    return next((s for s in steps if s.ready(facts) and mind.knows(s.skill, s.values(facts))), None)
 
 
 def restate(facts: Facts) -> str:
@@ -155,19 +152,20 @@ def random_steps(
     skills: Sequence[str],
     *,
     p_variable: float = 0.25,
+    p_branch: float = 0.2,
 ) -> list[Step]:
     """A question that applies `skills` in this order, every step feeding a later one.
 
     A step takes the results that nothing has used yet first, so that the last step depends on all;
     a free operand is an earlier variable with `p_variable`, else a value drawn uniformly.
+    With `p_branch` a step uses nothing earlier, if a later binary step can join the branches.
     """
     steps: list[Step] = []
     unused: list[str] = []
     for i, skill in enumerate(skills):
         arity = 2 if skill in BINARY else 1
-        # A binary step may leave the chain and start a branch if a later binary step can join it.
         joiners = sum(s in BINARY for s in skills[i + 1 :])
-        branch = bool(unused) and len(unused) <= joiners and rng.random() < 0.2
+        branch = bool(unused) and len(unused) <= joiners and rng.random() < p_branch
         operands: list[int | str] = []
         if not branch:
             take = unused[-arity:]
