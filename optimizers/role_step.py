@@ -6,33 +6,29 @@ the graph is run on the dev questions, and its score moves the particle.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from pydantic import Field, ValidationError
 
-from swarm.agents.expert import Expert, Pool
-from swarm.agents.messages import Response
+from swarm.agents.expert import Pool
 from swarm.errors import EngineError, InputError
 from swarm.graphs.decode import decode_swarm
 from swarm.graphs.graph import DEFAULT_ROLE, Agent, AgentGraph, name_agents
 from swarm.optimizers.base import Optimizer
+from swarm.optimizers.job import Job, job_key, open_job
 from swarm.optimizers.pso import Array, ParticleSwarm, SwarmSettings
-from swarm.runtime.cache import MemoryCache, Recorder
 from swarm.runtime.compile import resolve
 from swarm.runtime.evaluate import Evaluation, Evaluator
 from swarm.runtime.progress import Progress, default_progress
-from swarm.runtime.recording import StoreRecorder, finishing, wording
+from swarm.runtime.recording import wording
 from swarm.runtime.runtime import Runtime, default_runtime, run_sync
 from swarm.runtime.system import System
 from swarm.settings_file import settings_error
-from swarm.store import BatchRecord, Store
-from swarm.store.records import AnswerRecord
+from swarm.store import Store
 from swarm.tasks import Task
 
 EXPLORE_TRIES = 8
@@ -104,19 +100,56 @@ class RoleStep(Optimizer):
         settings: Mapping[str, Any] | None = None,
     ) -> System:
         """See `Optimizer.fit`. Every expert of the pool plays one agent."""
-        runtime = runtime or default_runtime()
+        runtime, progress = runtime or default_runtime(), progress or default_progress()
         if len(pool) < 2:
             raise InputError(f"pool `{pool.name}` has 1 expert: there is no graph to search for")
         agents = name_agents(list(pool), self._roles(pool))
         resolve(AgentGraph(agents=agents, edges=_path(agents)), pool)
+        description = {
+            **self.settings(),
+            "task": task.name,
+            "pool": pool.name,
+            **wording(pool, pool),
+            "split": split,
+            "limit": limit,
+        }
+        title = f"role-step on {task.name}"
+
+        async def search() -> System:
+            with open_job(
+                store,
+                key=job_key(description, task, pool),
+                title=title,
+                settings={**description, **(settings or {})},
+                progress=progress,
+            ) as job:
+                scheduler = runtime.scheduler(job.recorder)
+                evaluator = Evaluator(task, split, pool, scheduler, limit=limit)
+                work = _Search(self, agents, evaluator)
+                work.restore(job)
+                swarm = work.swarm
+                progress.start(title, swarm.iterations, swarm.iteration)
+                while not (job.done or swarm.done):
+                    mean = await work.step(job)
+                    progress.iteration(swarm.iteration, work.best_score, mean)
+                assert work.best is not None
+                job.summary.update(
+                    score=work.best_score,
+                    iterations=swarm.iteration,
+                    questions=len(evaluator.examples),
+                    asked=job.recorder.asked,
+                    graph=json.loads(work.best.to_json()),
+                )
+                system = System(work.best, pool, runtime=runtime)
+                system.run = job.run
+                return system
+
         task.split(split)
-        search = _Search(self, task, pool, agents, split, limit)
-        graph, run = run_sync(
-            search.run(store, runtime, progress or default_progress(), settings or {})
-        )
-        system = System(graph, pool, runtime=runtime)
-        system.run = run
-        return system
+        return run_sync(search())
+
+    @property
+    def memoise(self) -> bool:
+        return self._settings.memoise
 
     def _roles(self, pool: Pool) -> str | Sequence[str]:
         roles = self._settings.roles
@@ -184,174 +217,64 @@ def _path(agents: Sequence[Agent]) -> tuple[tuple[str, str], ...]:
 
 
 class _Search:
-    """One job of a `RoleStep`: its swarm, what it has scored, and where it is recorded."""
+    """One search: its swarm, and what it has scored."""
 
-    def __init__(
-        self,
-        job: RoleStep,
-        task: Task,
-        pool: Pool,
-        agents: Sequence[Agent],
-        split: str,
-        limit: int | None,
-    ) -> None:
-        self._job = job
-        self._task = task
-        self._pool = pool
+    def __init__(self, optimizer: RoleStep, agents: Sequence[Agent], evaluator: Evaluator) -> None:
+        self.swarm = optimizer.start(len(agents))
+        self.best: AgentGraph | None = None
+        self.best_score = -1.0
+        self._optimizer = optimizer
         self._agents = agents
-        self._split = split
-        self._limit = limit
-        self._swarm = job.start(len(agents))
-        self._best: AgentGraph | None = None
-        self._best_score = -1.0
+        self._evaluator = evaluator
         self._scores: dict[AgentGraph, float] = {}
         self._history: list[dict[str, Any]] = []
 
-    @property
-    def description(self) -> dict[str, Any]:
-        return {
-            **self._job.settings(),
-            "task": self._task.name,
-            "pool": self._pool.name,
-            **wording(self._pool, self._pool),
-            "split": self._split,
-            "limit": self._limit,
-        }
-
-    @property
-    def key(self) -> bytes:
-        """What makes a job the same job: settings, questions, and experts with their weights."""
-        digest = hashlib.blake2b(digest_size=32)
-        digest.update(json.dumps(self.description, sort_keys=True).encode())
-        digest.update(self._task.fingerprint + self._pool.fingerprint)
-        return digest.digest()
-
-    async def run(
-        self,
-        store: str | Store | None,
-        runtime: Runtime,
-        progress: Progress,
-        settings: Mapping[str, Any],
-    ) -> tuple[AgentGraph, int | None]:
-        """The best graph, and the id of the job where there is a store."""
-        if store is None:
-            with progress:
-                await self._search(_Counted(MemoryCache(), progress), runtime, progress, None, None)
-            assert self._best is not None
-            return self._best, None
-        with ExitStack() as stack:
-            if isinstance(store, str):
-                store = stack.enter_context(Store.open(store))
-            with store.transaction():  # so that of two who start it at once one finds the other's
-                found = store.find_job(self.key)
-                run = (
-                    found.id
-                    if found is not None
-                    else store.start_run(
-                        "job",
-                        f"role-step on {self._task.name}",
-                        {**self.description, **settings},
-                        key=self.key,
-                    )
-                )
-            stack.enter_context(store.lock_run(run))
-            self._load(store, run)
-            stack.enter_context(progress)
-            if found is None or found.status != "done":
-                if found is not None:
-                    store.resume_run(run)
-                asked = sum(view.batch.requests for view in store.batches(run))
-                recorder = _Counted(StoreRecorder(store, run), progress, asked)
-                with finishing(store, run) as summary:
-                    await self._search(recorder, runtime, progress, store, run)
-                    assert self._best is not None
-                    summary.update(
-                        score=self._best_score,
-                        iterations=self._swarm.iteration,
-                        questions=len(self._task.split(self._split)[: self._limit]),
-                        asked=recorder.asked,
-                        graph=json.loads(self._best.to_json()),
-                    )
-        assert self._best is not None
-        return self._best, run
-
-    async def _search(
-        self,
-        recorder: _Counted,
-        runtime: Runtime,
-        progress: Progress,
-        store: Store | None,
-        run: int | None,
-    ) -> None:
-        scheduler = runtime.scheduler(recorder)
-        evaluator = Evaluator(self._task, self._split, self._pool, scheduler, limit=self._limit)
-        swarm = self._swarm
-        progress.start(f"role-step on {self._task.name}", swarm.iterations, swarm.iteration)
-        while not swarm.done:
-            graphs, positions = self._job.propose(
-                swarm.ask(), self._agents, swarm.rng, self._scores
+    async def step(self, job: Job) -> float:
+        """One iteration; returns its mean score."""
+        swarm = self.swarm
+        graphs, positions = self._optimizer.propose(
+            swarm.ask(), self._agents, swarm.rng, self._scores
+        )
+        new = graphs
+        if self._optimizer.memoise:
+            new = [graph for graph in dict.fromkeys(graphs) if graph not in self._scores]
+        evaluations = await self._evaluator(new)
+        _refuse_if_all_failed(evaluations)
+        self._scores.update((e.graph, e.score) for e in evaluations)
+        scores = [self._scores[graph] for graph in graphs]
+        for graph, score in zip(graphs, scores, strict=True):
+            if score > self.best_score:
+                self.best, self.best_score = graph, score
+        swarm.tell(scores, at=positions)
+        self._history.append({"scores": scores, "asked": job.recorder.asked})
+        records = [
+            self._evaluator.record(
+                evaluation,
+                {"iteration": swarm.iteration, "particle": graphs.index(evaluation.graph)},
             )
-            new = list(dict.fromkeys(graph for graph in graphs if graph not in self._scores))
-            if not self._job._settings.memoise:
-                new = list(graphs)
-            evaluations = await evaluator(new)
-            _refuse_if_all_failed(evaluations)
-            self._scores.update((e.graph, e.score) for e in evaluations)
-            scores = [self._scores[graph] for graph in graphs]
-            for graph, score in zip(graphs, scores, strict=True):
-                if score > self._best_score:
-                    self._best, self._best_score = graph, score
-            swarm.tell(scores, at=positions)
-            self._history.append({"scores": scores, "asked": recorder.asked})
-            if store is not None and run is not None:
-                with store.transaction():
-                    for evaluation in evaluations:
-                        where = {
-                            "iteration": swarm.iteration,
-                            "particle": graphs.index(evaluation.graph),
-                        }
-                        store.add_evaluation(run, evaluator.record(evaluation, where))
-                    store.save_state(run, self._state())
-            progress.iteration(swarm.iteration, self._best_score, float(np.mean(scores)))
+            for evaluation in evaluations
+        ]
+        job.commit(records, self._state())
+        return float(np.mean(scores))
 
     def _state(self) -> dict[str, Any]:
-        assert self._best is not None
+        assert self.best is not None
         return {
-            "swarm": self._swarm.state(),
-            "best": self._best.to_json(),
-            "best_score": self._best_score,
+            "swarm": self.swarm.state(),
+            "best": self.best.to_json(),
+            "best_score": self.best_score,
             "history": self._history,
         }
 
-    def _load(self, store: Store, run: int) -> None:
+    def restore(self, job: Job) -> None:
         """Takes up the job where it was left: its state, and all it has scored."""
-        state = store.state(run)
-        if state is None:
+        if job.state is None:
             return
-        self._swarm = ParticleSwarm.restore(state["swarm"])
-        self._best = AgentGraph.from_json(state["best"])
-        self._best_score = state["best_score"]
-        self._history = state["history"]
-        self._scores = {view.graph: view.score for view in store.evaluations(run)}
-
-
-class _Counted(Recorder):
-    """Another recorder, with a count of the calls that were made."""
-
-    def __init__(self, inner: Recorder, progress: Progress, asked: int = 0) -> None:
-        self._inner = inner
-        self._progress = progress
-        self.asked = asked
-
-    def known(self, keys: Collection[bytes]) -> Mapping[bytes, Response]:
-        return self._inner.known(keys)
-
-    def record(
-        self, batch: BatchRecord, experts: Sequence[Expert], answers: Sequence[AnswerRecord]
-    ) -> None:
-        self._inner.record(batch, experts, answers)
-        self.asked += batch.requests
-        self._progress.calls(self.asked)
+        self.swarm = ParticleSwarm.restore(job.state["swarm"])
+        self.best = AgentGraph.from_json(job.state["best"])
+        self.best_score = job.state["best_score"]
+        self._history = job.state["history"]
+        self._scores = {view.graph: view.score for view in job.evaluations()}
 
 
 def _refuse_if_all_failed(evaluations: Sequence[Evaluation]) -> None:

@@ -72,4 +72,5 @@ def jfk_scores(
     counts = (assignments[:, :, None] == experts).sum(axis=1).astype(np.float64)
     stood = counts.sum(axis=0)
     total = counts.T @ np.asarray(scores, dtype=np.float64)
-    return np.divide(total, stood, out=kept, where=stood > 0)
+    np.divide(total, stood, out=kept, where=stood > 0)
+    return kept
