@@ -1,0 +1,467 @@
+"""The command line. What a command needs is imported in it: help must not wait for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from swarm.errors import DivergenceError, InputError, SwarmError
+
+if TYPE_CHECKING:
+    from swarm.app.settings import Chosen
+    from swarm.runtime.progress import Progress
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+"""Exit codes. Everything went well: 0."""
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_LAST_RUN = 2**31 - 1
+
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="SWARM_STORE",
+        metavar="URL",
+        help="Where runs are recorded: a file or a database; sqlite:///swarm.db if not given.",
+    ),
+]
+PoolOption = Annotated[
+    str | None,
+    typer.Option(envvar="SWARM_POOL", metavar="POOL.toml", help="The experts."),
+]
+TaskOption = Annotated[
+    str | None,
+    typer.Option(envvar="SWARM_TASK", metavar="TASK.toml", help="Questions and scorer."),
+]
+SplitOption = Annotated[
+    str | None,
+    typer.Option(envvar="SWARM_SPLIT", metavar="NAME", help="Which questions of the task."),
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(envvar="SWARM_LIMIT", metavar="N", min=1, help="Only the first N of them."),
+]
+JsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--json", envvar="SWARM_JSON", help="Print one JSON document on stdout and nothing else."
+    ),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", envvar="SWARM_QUIET", help="Show no progress.")
+]
+DebugOption = Annotated[
+    bool,
+    typer.Option(
+        "--debug", envvar="SWARM_DEBUG", help="Show the traceback of an error, not one line."
+    ),
+]
+RunArgument = Annotated[
+    int, typer.Argument(metavar="RUN", min=1, max=_LAST_RUN, help="The id of a run.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Multi-LLM systems as graphs of agents: searched, run, recorded, replayed.
+
+    Options can also be given as environment variables: --pool as SWARM_POOL, and so on.
+
+    \b
+    Example:
+      swarm optimize job.toml
+      swarm show 1
+    """
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"swarm {installed('agent-swarm')}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    graph: Annotated[
+        str,
+        typer.Argument(metavar="GRAPH", help="A JSON file, the id of a run, or a topology."),
+    ],
+    pool: PoolOption = None,
+    question: Annotated[
+        str | None,
+        typer.Option(envvar="SWARM_QUESTION", metavar="TEXT", help="Ask this."),
+    ] = None,
+    task: TaskOption = None,
+    split: SplitOption = None,
+    limit: LimitOption = None,
+    name: Annotated[
+        str | None, typer.Option(envvar="SWARM_NAME", metavar="TEXT", help="What to call the run.")
+    ] = None,
+    store: StoreOption = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also show each agent's response, or the graph.")
+    ] = False,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Ask a graph one question, or score it on a task.
+
+    GRAPH is a JSON file, the id of a run (its best graph, with its pool if --pool is not given), or
+    a topology: single:a, chain:a,b,c, star:a,b,c, tree:…, complete:…, debate:a,b,judge,rounds=2.
+    With --task the run is recorded; the split is test if --split is not given.
+
+    \b
+    Example:
+      swarm run chain:times,minus --pool pool.toml --question "a times 3 4 ?"
+      swarm run 3 --task task.toml --limit 100
+    """
+    from swarm.app.run import Asked, load_run
+    from swarm.app.settings import DEFAULTS, choose
+
+    defaults = {**DEFAULTS, "split": "test"}
+    chosen = choose(
+        context, ("pool", "question", "task", "split", "limit", "name", "store"), defaults=defaults
+    )
+    wanted = load_run(graph, chosen)
+    with _resumable(chosen, "run", graph, as_json=json_):
+        from swarm.app import documents, show
+        from swarm.app.terminal import console
+
+        done = wanted.go(quiet=quiet)
+        if json_:
+            documents.print_json(documents.done_document(done))
+        elif isinstance(done, Asked):
+            show.answer(console(), done.trace, verbose=verbose)
+        else:
+            out = console()
+            show.result(out, done, verbose=verbose)
+            show.look_further(out, done.run, chosen.store_flag(), done.lowest)
+        done.refuse_if_all_failed()
+
+
+@app.command()
+def optimize(
+    context: typer.Context,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="job.toml, or job.py with job, pool and task.")
+    ],
+    pool: PoolOption = None,
+    task: TaskOption = None,
+    split: SplitOption = None,
+    limit: LimitOption = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", envvar="SWARM_SET", metavar="KEY=VALUE", help="A setting of the optimizer."
+        ),
+    ] = None,
+    store: StoreOption = None,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Search for the best graph of a pool for a task.
+
+    job.toml has the keys optimizer, pool, task, split, limit, store, and a table [settings] for the
+    optimizer; job.py defines job, pool and task. Ctrl-C saves, and the same command goes on.
+
+    \b
+    Example:
+      swarm optimize job.toml --set particles=20 --set seed=1
+    """
+    from swarm.app.doctor import require_engines
+    from swarm.app.jobs import load_job
+
+    job = load_job(context, file)
+    require_engines(job.pool.values())
+    with _resumable(job.chosen, "optimize", str(file), as_json=json_):
+        from swarm.app import documents, show
+        from swarm.app.terminal import console
+        from swarm.store import Store
+
+        started = datetime.now(UTC)
+        system = job.optimizer.fit(
+            job.task,
+            job.pool,
+            split=job.chosen.value("split"),
+            limit=job.chosen.value("limit"),
+            store=job.chosen.value("store"),
+            progress=_progress(quiet),
+            settings=job.notes,
+        )
+        assert system.run is not None
+        with Store.open(job.chosen.value("store"), create=False) as opened:
+            view = opened.run(system.run)
+        if json_:
+            found = documents.graph_document(system.graph)
+            documents.print_json({**documents.run_document(view), "graph": found})
+            return
+        out = console()
+        show.found(out, system.graph, view, known=view.updated_at < started)
+        show.look_further(out, view, job.chosen.store_flag())
+
+
+@app.command()
+def runs(
+    context: typer.Context,
+    last: Annotated[
+        int, typer.Option(envvar="SWARM_LAST", metavar="N", min=1, help="Only the last N.")
+    ] = 20,
+    store: StoreOption = None,
+    json_: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """List the latest runs, the newest first.
+
+    \b
+    Example:
+      swarm runs --last 5 --store sqlite:///swarm.db
+    """
+    from swarm.app import documents, show
+    from swarm.app.page import status
+    from swarm.app.settings import choose
+    from swarm.app.terminal import console
+    from swarm.store import Store
+
+    with Store.open(choose(context, ["store"]).value("store"), create=False) as opened:
+        found = [(run, status(opened, run)) for run in opened.runs(last)]
+    if json_:
+        documents.print_json(
+            [{**documents.run_document(run), "status": status} for run, status in found]
+        )
+    else:
+        show.runs(console(), found)
+
+
+@app.command(name="show")
+def show_(
+    context: typer.Context,
+    run: RunArgument,
+    trace: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, max=_LAST_RUN, help="One question, call by call."),
+    ] = None,
+    batches: Annotated[
+        bool, typer.Option("--batches", help="Every engine call that was made for the run.")
+    ] = False,
+    store: StoreOption = None,
+    json_: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show a run, or one trace of it call by call.
+
+    \b
+    Example:
+      swarm show 3
+      swarm show 3 --trace 0
+    """
+    from swarm.app import documents, show
+    from swarm.app.page import look
+    from swarm.app.settings import choose
+    from swarm.app.terminal import console
+    from swarm.store import Store
+
+    if trace is not None and batches:
+        raise InputError("`--trace` and `--batches` exclude each other: give one of them")
+    chosen = choose(context, ["store"])
+    with Store.open(chosen.value("store"), create=False) as opened:
+        if trace is not None:
+            one = opened.trace(run, trace)
+            if json_:
+                documents.print_json(documents.trace_document(one))
+            else:
+                show.trace(console(), one)
+        elif batches:
+            made = opened.batches(run)
+            if json_:
+                documents.print_json([documents.batch_document(view) for view in made])
+            else:
+                show.batches(console(), made)
+        else:
+            page = look(opened, run)
+            if json_:
+                documents.print_json(documents.page_document(page))
+            else:
+                show.page(console(), page, chosen.store_flag())
+
+
+@app.command()
+def replay(
+    context: typer.Context,
+    run: RunArgument,
+    task: TaskOption = None,
+    store: StoreOption = None,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Check that a run comes out as it was recorded.
+
+    It is run again from its recorded responses alone: no model is loaded. Every prompt is built and
+    every answer scored anew, and the first that does not come out as recorded is named; the exit
+    code is then 1. The task is --task, or the one the run was made with if it is still there.
+
+    \b
+    Example:
+      swarm replay 3
+    """
+    from dataclasses import asdict, replace
+
+    from swarm.app import documents, show
+    from swarm.app.jobs import task_of
+    from swarm.app.settings import choose
+    from swarm.app.terminal import console
+    from swarm.replay import replay
+    from swarm.store import Store
+
+    chosen = choose(context, ["task", "store"])
+    with Store.open(chosen.value("store"), create=False) as opened:
+        scored_by, why_not = task_of(opened.run(run), chosen.value("task"))
+        try:
+            report = replay(opened, run, task=scored_by, progress=_progress(quiet))
+        except DivergenceError as error:
+            if json_:
+                documents.print_json(documents.divergence_document(run, error))
+            raise
+    report = replace(report, notes=(*report.notes, *why_not))
+    if json_:
+        documents.print_json({"same": True, **asdict(report)})
+    else:
+        show.report(console(), report)
+
+
+@app.command()
+def doctor(
+    context: typer.Context,
+    store: StoreOption = None,
+    json_: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Say what works here, what does not, and why.
+
+    The exit code is 1 if runs can't be recorded.
+
+    \b
+    Example:
+      swarm doctor --json
+    """
+    from swarm.app import doctor as examine
+    from swarm.app import documents
+    from swarm.app.settings import choose
+    from swarm.app.terminal import console
+
+    diagnosis = examine.diagnose(choose(context, ["store"]).value("store"))
+    if json_:
+        documents.print_json(diagnosis.document())
+    else:
+        examine.show(console(), diagnosis)
+    if not diagnosis.well:
+        raise typer.Exit(FAILED)
+
+
+def _progress(quiet: bool) -> Progress:
+    from swarm.runtime.progress import Silent, default_progress
+
+    return Silent() if quiet else default_progress()
+
+
+@contextmanager
+def _resumable(chosen: Chosen, *words: str, as_json: bool) -> Iterator[None]:
+    """On Ctrl-C, says what has been kept and how to go on."""
+    started = datetime.now(UTC)
+    try:
+        yield
+    except KeyboardInterrupt:
+        from swarm.app.documents import print_json
+
+        run = _interrupted_since(chosen.value("store"), started)
+        command = chosen.command(*words)
+        if as_json:
+            print_json({"status": "interrupted", "run": run, "go_on": command})
+        kept = (
+            "nothing was recorded" if run is None else f"all answers so far are kept in run {run}"
+        )
+        _say(f"\ninterrupted: {kept}; go on with:\n  {command}")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _interrupted_since(url: str, started: datetime) -> int | None:
+    """The run that this process has just left."""
+    from swarm.store import Store
+
+    try:
+        with Store.open(url, create=False) as store:
+            left = [
+                run
+                for run in store.runs(100)
+                if run.status == "interrupted" and run.updated_at >= started
+            ]
+    except SwarmError:
+        return None
+    return max(left, key=lambda run: run.updated_at).id if left else None
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point of the command `swarm`."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what a stream can't show must not end the command
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(_main(arguments))
+
+
+def _main(arguments: Sequence[str]) -> int:
+    debug = "--debug" in arguments or bool(os.environ.get("SWARM_DEBUG"))
+    # click's exceptions are typer's own in newer versions: this is `ClickException` in either.
+    refused: type[Exception] = typer.BadParameter.__mro__[2]
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(list(arguments), prog_name="swarm", standalone_mode=False)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except refused as error:
+        return _fail(str(error.format_message()), BAD_INPUT, debug)  # type: ignore[attr-defined]
+    except InputError as error:
+        return _fail(str(error), BAD_INPUT, debug)
+    except SwarmError as error:
+        return _fail(str(error), FAILED, debug)
+    except Exception as error:
+        remedy = "this is a defect: --debug shows where"
+        return _fail(f"{type(error).__name__}: {error} ({remedy})", FAILED, debug)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    from swarm.app.terminal import one_line
+
+    if debug:
+        traceback.print_exc()
+    _say(f"error: {one_line(message)}")
+    return code

@@ -1,0 +1,124 @@
+"""What may be given as GRAPH: a JSON file, the id of a run, or a topology such as `chain:a,b`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from swarm.errors import GraphError, InputError, did_you_mean
+from swarm.graphs import AgentGraph, chain, complete, debate, single, star, tree
+from swarm.store import EvaluationView, RunView, Store
+
+LAST_RUN = 2**31 - 1
+"""No store counts further."""
+ROUNDS = 2
+"""Of a `debate` that does not say."""
+
+
+@contextmanager
+def naming(source: str) -> Iterator[None]:
+    """Puts `source`, what the user gave, before the message of an error that does not name it."""
+    try:
+        yield
+    except InputError as error:
+        if source in str(error):
+            raise
+        raise type(error)(f"`{source}`: {error}") from None
+
+
+def read_graph(path: Path) -> AgentGraph:
+    """The graph in a file, as `AgentGraph.to_json` writes it; `GraphError` if there is none."""
+    with naming(str(path)):
+        try:
+            return AgentGraph.from_json(path.read_bytes())
+        except FileNotFoundError:
+            siblings = path.parent.glob("*.json") if path.parent.is_dir() else []
+            hint = did_you_mean(path.name, (sibling.name for sibling in siblings))
+            raise GraphError(
+                f"no such file{hint}: GRAPH is a JSON file, the id of a run, or a topology such as "
+                f"`chain:a,b` (of {_names()})"
+            ) from None
+        except OSError as error:
+            raise GraphError(f"can't be read: {error.strerror}") from None
+
+
+def run_id(argument: str) -> int | None:
+    """The run that GRAPH names; None where it is a graph itself."""
+    number = int(argument) if argument.isascii() and argument.isdigit() else None
+    if number is not None and not 0 < number < LAST_RUN:
+        raise InputError(f"`{argument}` can't be the id of a run: see `swarm runs`")
+    return number
+
+
+def best_evaluation(store: Store, run: int) -> EvaluationView:
+    """The run's evaluation of the highest score, the first of several; `InputError` without any."""
+    evaluations = store.evaluations(run)
+    if not evaluations:
+        raise InputError(f"run {run} has no evaluations, so no graph: see `swarm show {run}`")
+    return max(evaluations, key=lambda evaluation: evaluation.score)
+
+
+def best_graph(store: Store, run: RunView) -> AgentGraph:
+    """The graph that a job found, or the best that was evaluated so far."""
+    found = (run.summary or {}).get("graph")
+    return AgentGraph.model_validate(found) if found else best_evaluation(store, run.id).graph
+
+
+def topology(spec: str) -> AgentGraph | None:
+    """The graph of ``name:expert,expert,…``; None if `spec` names no topology.
+
+    ``rounds=3`` among the experts of a debate, and ``branching=3`` among those of a tree, are
+    options. The last expert of a debate is its judge.
+
+    Raises:
+        GraphError: no experts, or an option that is unknown or no number.
+    """
+    name, colon, rest = spec.partition(":")
+    if not colon or Path(spec).exists():
+        return None
+    with naming(spec):
+        if name not in _TOPOLOGIES:
+            raise GraphError(
+                f"`{name}` is no topology{did_you_mean(name, _TOPOLOGIES)}: use one of {_names()}"
+            )
+        experts, options = [], dict[str, int]()
+        for word in filter(None, map(str.strip, rest.split(","))):
+            key, equals, value = word.partition("=")
+            if not equals:
+                experts.append(word)
+                continue
+            known = _OPTIONS.get(name, ())
+            if key not in known or not value.isdecimal():
+                rule = " or ".join(f"`{k}=` with a number" for k in known) or "no options"
+                raise GraphError(f"`{word}`: `{name}` takes {rule}{did_you_mean(key, known)}")
+            options[key] = int(value)
+        if not experts:
+            raise GraphError(f"no experts: name them after the colon, as in `{name}:a,b`")
+        return _TOPOLOGIES[name](experts, options)
+
+
+def _single(experts: list[str], options: dict[str, int]) -> AgentGraph:
+    if len(experts) > 1:
+        raise GraphError(f"`single` has one expert, not {len(experts)}: use `chain` or `star`")
+    return single(experts[0])
+
+
+def _debate(experts: list[str], options: dict[str, int]) -> AgentGraph:
+    *debaters, judge = experts
+    return debate(debaters, options.get("rounds", ROUNDS), judge)
+
+
+_TOPOLOGIES: dict[str, Callable[[list[str], dict[str, int]], AgentGraph]] = {
+    "single": _single,
+    "chain": lambda experts, _: chain(experts),
+    "star": lambda experts, _: star(experts),
+    "tree": lambda experts, options: tree(experts, branching=options.get("branching", 2)),
+    "complete": lambda experts, _: complete(experts),
+    "debate": _debate,
+}
+_OPTIONS = {"tree": ("branching",), "debate": ("rounds",)}
+
+
+def _names() -> str:
+    return ", ".join(f"`{name}`" for name in _TOPOLOGIES)

@@ -1,0 +1,161 @@
+"""What `swarm run` does: a graph is asked one question, or scored on a task and recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swarm.agents.expert import Pool
+from swarm.app.doctor import require_engines
+from swarm.app.graph_argument import best_graph, naming, read_graph, run_id, topology
+from swarm.app.jobs import check_split, load_pool, load_task, remembered
+from swarm.app.settings import Chosen
+from swarm.app.watch import WatchedRuntime, watch
+from swarm.errors import EngineError, InputError
+from swarm.graphs import AgentGraph
+from swarm.runtime.compile import resolve
+from swarm.runtime.evaluate import Evaluation
+from swarm.runtime.system import System, Trace, evaluate
+from swarm.store import RunView, Store
+from swarm.tasks import Task
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question that was answered."""
+
+    trace: Trace
+
+    def refuse_if_all_failed(self) -> None:
+        """One that failed has raised before."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An evaluation that was recorded."""
+
+    evaluation: Evaluation
+    run: RunView
+
+    @property
+    def lowest(self) -> int:
+        """The first of the questions with the lowest score."""
+        scores = self.evaluation.scores
+        return min(range(len(scores)), key=scores.__getitem__)
+
+    def refuse_if_all_failed(self) -> None:
+        """One question may fail; if all did, so has the run."""
+        if len(self.evaluation.errors) == len(self.evaluation.scores):
+            first = self.evaluation.errors[0]
+            raise EngineError(f"every question of run {self.run.id} failed; the first: {first}")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question to ask, with everything checked that can be without asking it."""
+
+    graph: AgentGraph
+    pool: Pool
+    text: str
+
+    def go(self, *, quiet: bool) -> Asked:
+        """Asks it; `EngineError` if a call fails."""
+        with watch("asking", len(self.graph.agents), quiet=quiet) as watching:
+            system = System(self.graph, self.pool, runtime=WatchedRuntime(watching))
+            return Asked(system.invoke(self.text))
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A graph to score on a task, with everything checked that can be before."""
+
+    graph: AgentGraph
+    pool: Pool
+    task: Task
+    chosen: Chosen
+    settings: dict[str, Any]
+    """Kept with the run."""
+
+    def go(self, *, quiet: bool) -> Scored:
+        """Runs and records the evaluation."""
+        split, limit = self.chosen.value("split"), self.chosen.value("limit")
+        calls = len(self.task.split(split)[:limit]) * len(self.graph.agents)
+        with watch(f"{self.task.name} {split}", calls, quiet=quiet) as watching:
+            [evaluation] = evaluate(
+                [self.graph],
+                self.task,
+                self.pool,
+                split=split,
+                limit=limit,
+                store=self.chosen.value("store"),
+                runtime=WatchedRuntime(watching),
+                name=self.chosen.value("name"),
+                settings=self.settings,
+            )
+        assert evaluation.run is not None
+        with Store.open(self.chosen.value("store"), create=False) as store:
+            return Scored(evaluation, store.run(evaluation.run))
+
+
+def load_run(argument: str, chosen: Chosen) -> Question | Scoring:
+    """What the command asks for.
+
+    Raises:
+        InputError: something that was given is wrong. Nothing has been run, no model loaded.
+        SwarmError: an engine that is needed can't be used here.
+    """
+    by_task = _by_task(chosen)
+    graph, pool, files = _graph_and_pool(argument, chosen)
+    with naming(argument):
+        resolve(graph, pool)
+    require_engines(pool[expert] for expert in graph.experts)
+    if not by_task:
+        return Question(graph, pool, chosen.value("question"))
+    path = chosen.value("task")
+    task = load_task(path)
+    check_split(task, chosen)
+    files["task"] = str(Path(path).resolve())
+    settings = {
+        "graph": argument,
+        "store": chosen.store_shown(),
+        "files": files,
+        "from": {"graph": "argument", **chosen.origins()},
+    }
+    return Scoring(graph, pool, task, chosen, settings)
+
+
+def _by_task(chosen: Chosen) -> bool:
+    """Whether it is the task that counts, not a question; a flag counts more than a variable."""
+    question, task = chosen.get("question"), chosen.get("task")
+    if question is None and task is None:
+        raise InputError("nothing to do: give `--question` or `--task`")
+    if question is None or task is None:
+        return task is not None
+    if (question.origin == "flag") == (task.origin == "flag"):
+        raise InputError("`--question` and `--task` exclude each other: give one of them")
+    return task.origin == "flag"
+
+
+def _graph_and_pool(argument: str, chosen: Chosen) -> tuple[AgentGraph, Pool, dict[str, str]]:
+    """What GRAPH and `--pool` mean, and the files they were read from.
+
+    A graph that comes from a run brings the run's pool along.
+    """
+    files: dict[str, str] = {}
+    number = run_id(argument)
+    if number is not None:
+        with Store.open(chosen.value("store"), create=False) as store:
+            view = store.run(number)
+            graph = best_graph(store, view)
+        files = {key: view.settings["files"][key] for key in view.settings.get("files", {})}
+    else:
+        found = topology(argument)
+        graph = read_graph(Path(argument)) if found is None else found
+    path = chosen.value("pool")
+    if path is not None:
+        return graph, load_pool(path), {**files, "pool": str(Path(path).resolve())}
+    pool = remembered(files, "pool")
+    if pool is None:
+        raise InputError("`--pool` is missing: give the TOML file of the pool to run the graph on")
+    return graph, pool, files

@@ -1,0 +1,360 @@
+"""How runs, traces and results look on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from swarm.app.documents import in_order
+from swarm.app.page import Page
+from swarm.app.run import Scored
+from swarm.app.terminal import one_line, plain
+from swarm.graphs import AgentGraph
+from swarm.replay import ReplayReport
+from swarm.runtime.system import Trace
+from swarm.store import BatchView, CallView, RunView, TraceView
+
+_COLOURS = {"done": "green", "failed": "red", "running": "cyan"}
+_ATTENTION = "yellow"
+
+
+def runs(console: Console, found: Sequence[tuple[RunView, str]]) -> None:
+    """The table of `swarm runs`: each run with its status."""
+    if not found:
+        console.print("no runs yet: swarm run and swarm optimize record them")
+        return
+    table = _table("run:", "kind", "name", "status", "score:", "questions:", "calls:", "when")
+    for run, status in found:
+        summary = run.summary or {}
+        table.add_row(
+            str(run.id),
+            run.kind,
+            one_line(run.name, 40),
+            _status(status),
+            _score(summary.get("score")),
+            _count(summary.get("questions")),
+            _count(summary.get("calls", summary.get("asked", summary.get("prompts")))),
+            _when(run.created_at),
+        )
+    console.print(table)
+
+
+def page(console: Console, page: Page, store: str) -> None:
+    """`swarm show RUN`. `store` is the flag that the suggested commands need, if any."""
+    run = page.run
+    heading = Text.assemble(
+        (f"run {run.id}", "bold"), f" · {run.kind} · {one_line(run.name, 60)} · "
+    )
+    console.print(heading.append_text(_status(page.status)))
+    seconds = (run.updated_at - run.created_at).total_seconds()
+    started = f"{_when(run.created_at)} · {seconds:.1f} s · version {run.version}"
+    console.print(Text(started, "dim"))
+    if run.parent is not None:
+        console.print(Text(f"{run.kind} of run {run.parent}", "dim"))
+    if run.error:
+        console.print(Text(f"error: {one_line(run.error)}", "red"))
+    if run.summary:
+        _heading(console, "summary")
+        _pairs(console, _summary(run.summary))
+    if page.graph is not None:
+        _heading(console, "graph" if len(page.evaluations) == 1 else "best graph")
+        graph(console, page.graph)
+    if page.iterations:
+        _heading(console, "iterations")
+        table = _table("#:", "best:", "mean:", "best so far:")
+        for iteration in page.iterations:
+            scores = (iteration.best, iteration.mean, iteration.best_so_far)
+            table.add_row(str(iteration.number), *map(_score, scores))
+        console.print(table)
+    if len(page.evaluations) > 1:
+        _heading(console, f"best of {len(page.evaluations):,} evaluations")
+        table = _table("score:", "split", "questions:", "where", "graph")
+        for evaluation in page.best:
+            where = ", ".join(f"{key} {value}" for key, value in evaluation.info.items())
+            drawn = one_line(_edges(evaluation.graph), 60)
+            counted = _count(evaluation.size)
+            score = _score(evaluation.score)
+            table.add_row(score, evaluation.split, counted, one_line(where, 40), drawn)
+        console.print(table)
+    if page.failures:
+        _heading(console, f"first of {page.failed:,} questions that failed or score 0")
+        _failures(console, page.failures)
+    _heading(console, "settings")
+    _settings(console, run.settings)
+    if page.evaluations:
+        first = page.failures[0].number if page.failures else 0
+        look_further(console, run, store, first, here=True)
+
+
+def trace(console: Console, trace: TraceView) -> None:
+    """`swarm show RUN --trace N`: the graph, and every call."""
+    example = one_line(trace.question.example_id, 40)
+    console.print(
+        Text.assemble((f"run {trace.run} · trace {trace.number}", "bold"), f" · question {example}")
+    )
+    pairs = {
+        "question": trace.question.question,
+        "expected": _gold(trace.question.gold),
+        "answer": "–" if trace.answer is None else trace.answer,
+        "score": f"{trace.score:g}",
+    }
+    if trace.error:
+        pairs["error"] = trace.error
+    _pairs(console, pairs)
+    _heading(console, "graph")
+    graph(console, trace.graph)
+    for number, call in enumerate(in_order(trace), start=1):
+        console.print()
+        _call(console, number, call)
+
+
+def batches(console: Console, found: Sequence[BatchView]) -> None:
+    """`swarm show RUN --batches`: every engine call."""
+    if not found:
+        console.print("no batches: every answer was known before")
+        return
+    names = ("batch:", "wave:", "base", "experts", "requests:", "tokens in:", "tokens out:")
+    table = _table(*names, "seconds:", "load:")
+    for view in found:
+        batch = view.batch
+        table.add_row(
+            str(view.id),
+            str(batch.wave),
+            one_line(batch.base, 40),
+            one_line(", ".join(batch.experts), 40),
+            _count(batch.requests),
+            _count(batch.prompt_tokens),
+            _count(batch.completion_tokens),
+            f"{batch.seconds:.2f}",
+            f"{batch.load_seconds:.2f}" if batch.loaded else "",
+        )
+    console.print(table)
+
+
+def answer(console: Console, trace: Trace, *, verbose: bool) -> None:
+    """One question's answer; with every agent's response if `verbose`."""
+    if verbose:
+        for call in trace.calls:
+            console.print(_who(call.agent.name, call.agent.expert, call.agent.role))
+            _said(console, "response", call.response.text if call.response else f"{call.error}")
+        console.print()
+    console.print(plain(trace.text or ""), soft_wrap=True)
+
+
+def result(console: Console, done: Scored, *, verbose: bool) -> None:
+    """What an evaluation came to, with the graph if `verbose`."""
+    if verbose:
+        graph(console, done.evaluation.graph)
+        console.print()
+    _pairs(console, {**_summary(done.evaluation.summary().as_dict()), "run": str(done.run.id)})
+
+
+def found(console: Console, graph_: AgentGraph, run: RunView, *, known: bool) -> None:
+    """What a job came to; `known` if it had been done before."""
+    if known:
+        console.print(Text(f"this job was done before, {_when(run.updated_at)}", "dim"))
+    graph(console, graph_)
+    console.print()
+    _pairs(console, {**_summary(run.summary or {}), "run": str(run.id)})
+
+
+def report(console: Console, report: ReplayReport) -> None:
+    """What a replay has checked, and what it has not."""
+    console.print(Text("everything comes out as recorded", "green"))
+    pairs = {
+        "evaluations": _count(report.evaluations),
+        "traces": _count(report.traces),
+        "prompts": f"{_count(report.prompts)} the same",
+        "scores": f"{_count(report.scores)} the same" if report.scores else "not checked",
+    }
+    _pairs(console, pairs)
+    for note in report.notes:
+        console.print(Text(f"note: {plain(note)}", _ATTENTION))
+
+
+def look_further(
+    console: Console, run: RunView, store: str, trace: int = 0, *, here: bool = False
+) -> None:
+    """The commands that show more of `run`; `here` if its page is what is being shown."""
+    _heading(console, "look further")
+    page = {} if here else {f"swarm show {run.id}": "graphs, iterations, failures, settings"}
+    commands = {
+        **page,
+        f"swarm show {run.id} --trace {trace}": "one question, call by call",
+        f"swarm show {run.id} --batches": "what the engines were asked",
+        f"swarm run {run.id} --question …": "ask the best graph something",
+        f"swarm replay {run.id}": "check that all comes out as recorded",
+    }
+    table = Table.grid(padding=(0, 3))
+    for command, purpose in commands.items():
+        # Commands are there to be copied: they are never cut.
+        table.add_row(Text(f"  {command}{store}", no_wrap=True), Text(purpose, "dim"))
+    console.print(table)
+
+
+def graph(console: Console, graph: AgentGraph) -> None:
+    """A tree, the end node on top."""
+    drawn = graph.to_text(ascii_only=not console.encoding.startswith("utf")).rstrip("\n")
+    for line in drawn.splitlines():
+        console.print(Text(f"  {plain(line)}"), soft_wrap=True)
+
+
+def _call(console: Console, number: int, call: CallView) -> None:
+    heading = Text(f"{number} ").append_text(
+        _who(call.agent.name, call.agent.expert, call.agent.role)
+    )
+    if call.answer is None:
+        why = call.error or "not asked, since a call before it failed"
+        console.print(heading.append(f" · {one_line(why)}", "red"))
+        return
+    usage, seconds = call.answer.response.usage, call.answer.response.seconds
+    known = "known before" if call.cached else f"asked in batch {call.answer.batch}"
+    cut = " · cut at max_tokens" if call.answer.response.finish == "length" else ""
+    figures = (
+        f" · {usage.prompt_tokens} tokens in, {usage.completion_tokens} out · "
+        f"{seconds * 1000:.1f} ms · {known}{cut}"
+    )
+    console.print(heading.append(figures, "dim"))
+    for role, content in call.answer.messages:
+        _said(console, role, content, "dim")
+    _said(console, "response", call.answer.response.text or "(empty)")
+
+
+def _who(agent: str, expert: str, role: str) -> Text:
+    played = f" {plain(expert)} as" if expert != agent else ""
+    return Text.assemble((plain(agent), "bold"), f"{played} {plain(role)}")
+
+
+def _said(console: Console, label: str, text: str, style: str = "") -> None:
+    """A labelled text, wrapped beside its label."""
+    text = plain(text).rstrip("\n")
+    room = max(20, console.width - _LABEL - 2)
+    lines = Text(text, style).wrap(console, room)
+    for number, line in enumerate(lines):
+        head = label if number == 0 else ""
+        console.print(Text.assemble((f"  {head:<{_LABEL}}", "dim italic"), line), no_wrap=True)
+
+
+_LABEL = 10
+"""Columns of a label."""
+
+
+def _failures(console: Console, failures: Iterable[TraceView]) -> None:
+    table = _table("trace:", "question", "expected", "answer")
+    for failure in failures:
+        if failure.error:
+            said = Text(one_line(failure.error, 60), "red")
+        else:
+            said = Text("–" if failure.answer is None else one_line(failure.answer, 60))
+        question, gold = failure.question.question, _gold(failure.question.gold)
+        table.add_row(str(failure.number), one_line(question, 60), one_line(gold, 20), said)
+    console.print(table)
+
+
+def _settings(console: Console, settings: Mapping[str, Any]) -> None:
+    origins = settings.get("from", {})
+    rows = {name: value for name, value in settings.items() if name not in _NESTED}
+    if (experts := settings.get("experts")) is not None:
+        rows["experts"] = ", ".join(experts)
+    if instructions := settings.get("instructions"):
+        rows["own roles"] = ", ".join(instructions)
+    rows |= {f"{name} file": path for name, path in settings.get("files", {}).items()}
+    table = Table.grid(padding=(0, 3))
+    for name, value in rows.items():
+        origin = origins.get(name.removesuffix(" file"), "")
+        cells = (one_line(name, 30), one_line(_value(value), 80), one_line(origin, 30))
+        table.add_row(Text(f"  {cells[0]}", "dim"), Text(cells[1]), Text(cells[2], "dim"))
+    console.print(table)
+
+
+_NESTED = ("experts", "files", "from", "instructions")
+
+
+def _summary(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Figures of an evaluation or a job as they are read best."""
+    shown: dict[str, str] = {}
+    if (score := summary.get("score")) is not None:
+        shown["score"] = f"{score:.3f}"
+        if "low" in summary:
+            shown["score"] += f"  (95 % between {summary['low']:.3f} and {summary['high']:.3f})"
+    for name in ("questions", "iterations", "failures", "evaluations", "traces", "prompts"):
+        if summary.get(name) is not None:
+            shown[name] = _count(summary[name])
+    if "calls" in summary:
+        answered, asked = _count(summary["calls"]), _count(summary["asked"])
+        shown["calls"] = f"{answered} answered, {asked} asked of engines"
+    elif "asked" in summary:
+        shown["calls"] = _count(summary["asked"])
+    if "tokens" in summary:
+        shown["tokens"] = _count(summary["tokens"])
+    if summary.get("cost"):
+        shown["cost"] = f"${summary['cost']:.4f}"
+    if "seconds" in summary:
+        shown["time"] = f"{summary['seconds']:.1f} s"
+    return shown
+
+
+def _edges(graph: AgentGraph) -> str:
+    """A graph on one line: a chain as it flows, anything else as who reads whom."""
+    if len(graph.edges) == graph.depth - 1:
+        return " → ".join(agent.name for agent in graph.order)
+    readers = [agent for agent in graph.order if graph.predecessors(agent.name)]
+    return "; ".join(
+        f"{agent.name} ← {', '.join(p.name for p in graph.predecessors(agent.name))}"
+        for agent in readers
+    )
+
+
+def _heading(console: Console, title: str) -> None:
+    console.print()
+    console.print(Text(title, "bold"))
+
+
+def _pairs(console: Console, pairs: Mapping[str, str]) -> None:
+    table = Table.grid(padding=(0, 3))
+    for name, value in pairs.items():
+        table.add_row(Text(f"  {name}", "dim"), Text(plain(value)))
+    console.print(table)
+
+
+def _table(*columns: str) -> Table:
+    """Columns whose name ends in a colon hold numbers."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=True, header_style="dim")
+    for column in columns:
+        number = column.endswith(":")
+        table.add_column(column.rstrip(":"), justify="right" if number else "left", no_wrap=number)
+    return table
+
+
+def _status(status: str) -> Text:
+    return Text(status, _COLOURS.get(status, _ATTENTION))
+
+
+def _score(score: float | None) -> str:
+    return "–" if score is None else f"{score:.3f}"
+
+
+def _count(count: int | None) -> str:
+    return "–" if count is None else f"{count:,}"
+
+
+def _when(moment: datetime) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
+
+
+def _gold(gold: Any) -> str:
+    return " | ".join(map(str, gold)) if isinstance(gold, list) else str(gold)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "–" if value is None else str(value)

@@ -1,0 +1,134 @@
+"""`swarm optimize`: settings from everywhere, a graph in the end, and Ctrl-C in between."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from .conftest import Cli
+
+PYTHON_JOB = """
+import swarm
+
+job = swarm.RoleStep(particles=3, iterations=2, seed=4)
+pool = swarm.Pool.load("pool.toml")
+task = swarm.Task.load("task.toml")
+limit = 5
+"""
+
+INTERRUPTING = """
+import os, signal
+from pathlib import Path
+from script import *
+
+def same(messages, asked=[]):
+    asked.append(messages)
+    if len(asked) == 8 and not Path("interrupted").exists():
+        Path("interrupted").touch()
+        os.kill(os.getpid(), signal.SIGINT)
+    return str(number(messages))
+"""
+
+
+def test_found_graph_score_and_where_to_look(cli: Cli) -> None:
+    code, out, err = cli("optimize", "job.toml")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].strip() in {"more", "twice", "same"}
+    for command in ("show 1", "show 1 --trace 0", "run 1 --question", "replay 1"):
+        assert f"swarm {command}" in out
+    score = next(line.split()[1] for line in lines if line.split()[:1] == ["score"])
+    assert f"best {score}" in err.splitlines()[-1]
+    assert cli("optimize", "job.toml", "--quiet").err == ""
+
+
+def test_flag_before_variable_before_file_before_default(
+    cli: Cli, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (world / "job.toml").write_text('limit = 5\nstore = "file.db"\n' + Path("job.toml").read_text())
+    monkeypatch.setenv("SWARM_LIMIT", "4")
+    monkeypatch.setenv("SWARM_STORE", "variable.db")
+    sets = ("--set", "iterations=1", "--set", "topology=ring")
+    result = cli("optimize", "job.toml", *sets, "--store", "flag.db", "--json")
+    assert result.code == 0
+    settings = json.loads(result.out)["settings"]
+    origins = settings["from"]
+    assert Path("flag.db").exists()
+    assert settings["store"] == "sqlite:///flag.db"
+    assert origins["store"] == "flag"
+    assert (settings["limit"], origins["limit"]) == (4, "env SWARM_LIMIT")
+    assert (settings["particles"], origins["particles"]) == (3, "job.toml")
+    assert (settings["iterations"], origins["iterations"]) == (1, "flag")
+    assert (settings["topology"], origins["topology"]) == ("ring", "flag")
+    assert (settings["seed"], origins["seed"]) == (0, "default")
+    assert (settings["split"], origins["split"]) == ("dev", "default")
+    shown = cli("show", "1", "--store", "flag.db").out
+    assert "env SWARM_LIMIT" in shown
+    monkeypatch.delenv("SWARM_STORE")
+    assert cli("optimize", "job.toml", "--quiet").code == 0
+    assert Path("file.db").exists()
+
+
+def test_job_in_python_is_the_job_in_toml(cli: Cli, world: Path) -> None:
+    (world / "job.py").write_text(PYTHON_JOB)
+    by_python = json.loads(cli("optimize", "job.py", "--json").out)
+    sets = ("--set", "seed=4", "--limit", "5")
+    by_toml = json.loads(cli("optimize", "job.toml", *sets, "--json").out)
+    assert by_toml["run"] == by_python["run"], "the same job, so it is not done again"
+    assert by_python["settings"]["from"]["seed"] == "job.py"
+    changed = json.loads(cli("optimize", "job.py", "--set", "seed=5", "--json").out)
+    assert changed["run"] != by_python["run"]
+    assert changed["settings"]["seed"] == 5
+    assert cli("replay", "1").out.startswith("everything comes out as recorded")
+    assert cli("run", "1", "--question", "start 1").code == 0, "the pool is the job's"
+
+
+def test_job_that_was_done_before_is_shown(cli: Cli) -> None:
+    assert "done before" not in cli("optimize", "job.toml").out
+    code, out, err = cli("optimize", "job.toml", "--set", "particles=3")
+    assert (code, err) == (0, "")
+    assert out.startswith("this job was done before")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ctrl_c_saves_and_says_how_to_go_on(cli: Cli, world: Path, as_json: bool) -> None:
+    (world / "interrupting.py").write_text(INTERRUPTING)
+    whole = (world / "pool.toml").read_text().replace("script.py:same", "interrupting.py:same")
+    (world / "my pool.toml").write_text(whole)
+    search = ("optimize", "job.toml", "--pool", "my pool.toml", "--set", "iterations=4")
+    code, out, err = cli(*search, "--store", "run.db", *(["--json"] if as_json else []))
+    assert code == 130
+    command = err.splitlines()[-1].strip()
+    assert sorted(shlex.split(command)) == sorted(["swarm", *search, "--store", "run.db"])
+    assert "all answers so far are kept in run 1" in err
+    if as_json:
+        assert json.loads(out) == {"status": "interrupted", "run": 1, "go_on": command}
+    else:
+        assert out == ""
+    [left] = json.loads(cli("runs", "--json", "--store", "run.db").out)
+    assert left["status"] == "interrupted"
+
+    resumed = json.loads(cli(*shlex.split(command)[1:], "--json").out)
+    assert (resumed["run"], resumed["status"]) == (1, "done")
+    other = json.loads(cli(*search, "--store", "other.db", "--json").out)
+    assert resumed["graph"] == other["graph"]
+    assert resumed["summary"]["score"] == other["summary"]["score"]
+
+
+def test_ctrl_c_while_a_task_is_scored(cli: Cli, world: Path) -> None:
+    (world / "interrupting.py").write_text(INTERRUPTING.replace("== 8", "== 2"))
+    whole = (world / "pool.toml").read_text().replace("script.py:same", "interrupting.py:same")
+    (world / "pool.toml").write_text(whole)
+    run = ("run", "chain:more,same", "--pool", "pool.toml", "--task", "task.toml")
+    code, _, err = cli(*run)
+    assert code == 130
+    assert "all answers so far are kept in run 1" in err
+    command = shlex.split(err.splitlines()[-1])
+    assert command == ["swarm", *run]
+    again = cli(*command[1:])
+    assert again.code == 0
+    assert "8 answered" in again.out
+    assert "8 asked of engines" not in again.out

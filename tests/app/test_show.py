@@ -1,0 +1,167 @@
+"""`swarm runs`, `swarm show`, `swarm doctor`: what was recorded, safe to look at."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarm.app.terminal import one_line, plain
+from swarm.store import Store
+
+from .conftest import Cli, records
+
+RUN = ("run", "chain:more,twice", "--pool", "pool.toml", "--task", "task.toml")
+
+EVIL = "[red]\x1b[2J\x1b]0;title\x07[/red]\x9b31m[link=http://x]\u202e\r gone"
+
+
+@given(st.text())
+def test_plain_text_steers_no_terminal(text: str) -> None:
+    shown = plain(text)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", shown)
+    shown.encode()
+    assert "\n" not in one_line(text)
+    assert len(one_line(text, 20)) <= 20
+
+
+def test_empty_store(cli: Cli) -> None:
+    Store.open("swarm.db").close()
+    assert cli("runs").out.startswith("no runs yet")
+    assert json.loads(cli("runs", "--json").out) == []
+
+
+def test_table_of_runs(cli: Cli) -> None:
+    cli(*RUN)
+    cli("optimize", "job.toml")
+    code, out, err = cli("runs")
+    assert (code, err) == (0, "")
+    job, evaluation = out.splitlines()[2:4]
+    assert job.split()[:2] == ["2", "job"]
+    assert evaluation.split()[:7] == ["1", "evaluation", "grow", "test", "done", "1.000", "4"]
+    assert [run["run"] for run in json.loads(cli("runs", "--json", "--last", "1").out)] == [2]
+
+
+def test_run_whose_process_was_killed(cli: Cli) -> None:
+    with Store.open("swarm.db") as store:
+        run = store.start_run("job", "a job", {})
+        assert json.loads(cli("runs", "--json").out)[0]["status"] == "killed"
+        with store.lock_run(run):
+            assert json.loads(cli("runs", "--json").out)[0]["status"] == "running"
+
+
+def test_page_of_an_evaluation(cli: Cli, world: Path) -> None:
+    records(world / "test.jsonl", range(11, 13))
+    text = (world / "test.jsonl").read_text().replace('"24"', '"25"')
+    (world / "test.jsonl").write_text(text)
+    cli(*RUN)
+    page = cli("show", "1").out
+    assert "twice\n  └── more" in page
+    assert "0.500" in page
+    assert re.search(r"first of 1 questions.*\n.*\n.*\n +0 +start 11 +25 +24", page)
+    assert re.search(r"split +test +default", page)
+    found = json.loads(cli("show", "1", "--json").out)
+    assert found["failed"] == 1
+    assert found["failures"][0]["gold"] == ["25"]
+    assert found["graph"]["edges"] == [["more", "twice"]]
+    assert found["evaluations"][0]["score"] == 0.5
+
+
+def test_page_of_a_job(cli: Cli) -> None:
+    cli("optimize", "job.toml")
+    page = cli("show", "1").out
+    for part in ("best graph", "iterations", "best so far", "evaluations", "settings", "particles"):
+        assert part in page
+    found = json.loads(cli("show", "1", "--json").out)
+    assert [iteration["number"] for iteration in found["iterations"]] == [1, 2]
+    best = max(evaluation["score"] for evaluation in found["evaluations"])
+    assert found["iterations"][-1]["best_so_far"] == best == found["summary"]["score"]
+
+
+def test_trace(cli: Cli) -> None:
+    cli(*RUN)
+    cli("run", "chain:more,same", *RUN[2:])
+    text = cli("show", "2", "--trace", "1").out
+    assert "same\n  └── more" in text
+    assert re.search(r"1 more solver · \d+ tokens in, 1 out · [\d.]+ ms · known before", text)
+    assert re.search(r"2 same solver · .* · asked in batch \d+", text)
+    assert "Question: start 12" in text
+    assert "response  13" in text
+    found = json.loads(cli("show", "2", "--trace", "1", "--json").out)
+    assert [call["cached"] for call in found["calls"]] == [True, False]
+    assert found["calls"][1]["prompt"][-1]["content"].endswith("Question: start 12")
+    assert found["calls"][1]["completion_tokens"] == 1
+
+
+def test_batches(cli: Cli) -> None:
+    cli(*RUN)
+    found = json.loads(cli("show", "1", "--batches", "--json").out)
+    assert [(b["experts"], b["requests"]) for b in found] == [(["more"], 4), (["twice"], 4)]
+    assert "twice" in cli("show", "1", "--batches").out
+    cli(*RUN)
+    assert "every answer was known before" in cli("show", "2", "--batches").out
+
+
+def test_untrusted_text_is_escaped_wherever_it_is_shown(cli: Cli, world: Path) -> None:
+    script = (world / "script.py").read_text() + f"\ndef evil(messages):\n    return {EVIL!r}\n"
+    script += f"\ndef fail(messages):\n    raise ValueError({EVIL!r})\n"
+    (world / "script.py").write_text(script)
+    pool = (world / "pool.toml").read_text().replace("py:twice", "py:evil")
+    (world / "pool.toml").write_text(pool.replace("py:same", "py:fail"))
+    question = {"question": f"start 1 {EVIL}", "answer": "4", "id": EVIL}
+    (world / "test.jsonl").write_text(json.dumps(question) + "\n")
+    run = (*RUN, "--name", EVIL)
+    shown = [
+        cli("run", "single:twice", *RUN[2:4], "--question", EVIL, "-v"),
+        cli("run", "single:same", *RUN[2:4], "--question", EVIL),
+        cli(*run, "-v"),
+        cli("run", "chain:more,same", *RUN[2:]),
+        cli("runs"),
+        cli("show", "1"),
+        cli("show", "2"),
+        cli("show", "1", "--trace", "0"),
+        cli("show", "2", "--trace", "0"),
+        cli("show", "1", "--trace", "0", "--json"),
+        cli("show", "1", "--batches"),
+        cli("replay", "1"),
+        cli("run", f"single:{EVIL}", *RUN[2:]),
+    ]
+    for result in shown:
+        text = result.out + result.err
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text), text
+    assert "[red]\\x1b[2J" in shown[0].out, "shown as it is, not as markup"
+    assert "[red]\\x1b[2J" in shown[7].out
+    assert all(result.err.count("\n") == 1 for result in (shown[1], shown[3], shown[-1]))
+
+
+def test_terminal_that_knows_only_ascii(
+    cli: Cli, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli(*RUN)
+    command = [sys.executable, "-c", "from swarm.app.cli import main; main()", "show", "1"]
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = subprocess.run(command, capture_output=True, check=True, cwd=world)
+    assert done.stdout.isascii()
+    assert b"`-- more" in done.stdout
+
+
+def test_doctor(cli: Cli, world: Path) -> None:
+    code, out, _ = cli("doctor", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["packages"]["langgraph"]
+    engines = {engine["name"]: engine for engine in found["engines"]}
+    assert engines["scripted"]["works"]
+    assert found["store"]["detail"] == "not there yet: the first run makes it"
+    assert not (world / "swarm.db").exists()
+    cli(*RUN)
+    assert "the latest run is 1" in cli("doctor").out
+    code, out, err = cli("doctor", "--store", "task.toml")
+    assert (code, err) == (1, "")
+    assert "another kind of file is there" in out
