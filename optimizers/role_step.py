@@ -137,6 +137,7 @@ class RoleStep(Optimizer):
                     score=work.best_score,
                     iterations=swarm.iteration,
                     questions=len(evaluator.examples),
+                    failures=work.failures,
                     asked=job.recorder.asked,
                     graph=json.loads(work.best.to_json()),
                 )
@@ -223,6 +224,8 @@ class _Search:
         self.swarm = optimizer.start(len(agents))
         self.best: AgentGraph | None = None
         self.best_score = -1.0
+        self.failures = 0
+        """Questions whose trace failed, over all graphs."""
         self._optimizer = optimizer
         self._agents = agents
         self._evaluator = evaluator
@@ -240,6 +243,7 @@ class _Search:
             new = [graph for graph in dict.fromkeys(graphs) if graph not in self._scores]
         evaluations = await self._evaluator(new)
         _refuse_if_all_failed(evaluations)
+        self.failures += sum(len(e.errors) for e in evaluations)
         self._scores.update((e.graph, e.score) for e in evaluations)
         scores = [self._scores[graph] for graph in graphs]
         for graph, score in zip(graphs, scores, strict=True):
@@ -263,6 +267,7 @@ class _Search:
             "swarm": self.swarm.state(),
             "best": self.best.to_json(),
             "best_score": self.best_score,
+            "failures": self.failures,
             "history": self._history,
         }
 
@@ -273,6 +278,7 @@ class _Search:
         self.swarm = ParticleSwarm.restore(job.state["swarm"])
         self.best = AgentGraph.from_json(job.state["best"])
         self.best_score = job.state["best_score"]
+        self.failures = job.state["failures"]
         self._history = job.state["history"]
         self._scores = {view.graph: view.score for view in job.evaluations()}
 

@@ -172,6 +172,7 @@ def test_a_question_that_fails_scores_nothing_and_the_job_goes_on(url):
     assert summary.failures == 1
     with swarm.Store.open(url) as store:
         failed = [t for t in store.traces(1) if t.error]
+        assert store.runs()[-1].summary["failures"] == len(failed)
     assert failed
     assert all("no such word" in trace.error and trace.score == 0 for trace in failed)
 
