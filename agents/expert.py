@@ -305,7 +305,11 @@ def _load_script(model: str, folder: Path, where: str) -> Script | dict[str, str
     assert spec is not None
     assert spec.loader is not None
     module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's file raises
+        problem = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{where}: key `model`: `{file}` can't be imported: {problem}") from error
     script = getattr(module, function, None)
     if not callable(script):
         raise ConfigError(f"{where}: key `model`: `{file}` has no function `{function}`")
