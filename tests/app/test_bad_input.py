@@ -55,6 +55,13 @@ def test_missing_weights(refused: Callable[..., str], world: Path) -> None:
     assert "gone` is not a folder: give the model's folder" in said
 
 
+def test_script_that_cannot_be_imported(refused: Callable[..., str], world: Path) -> None:
+    (world / "script.py").write_text("import gone_missing")
+    said = refused(*ASK)
+    assert "pool.toml: expert 1 (`more`): key `model`" in said
+    assert "script.py` can't be imported: ModuleNotFoundError" in said
+
+
 def safetensors(path: Path, shapes: dict[str, list[int]]) -> None:
     header = {n: {"dtype": "F32", "shape": s, "data_offsets": [0, 0]} for n, s in shapes.items()}
     text = json.dumps(header).encode()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Cli
+from .conftest import SCRIPT, Cli
 
 PYTHON_JOB = """
 import swarm
@@ -19,10 +19,10 @@ task = swarm.Task.load("task.toml")
 limit = 5
 """
 
-INTERRUPTING = """
+INTERRUPTING = f"""
+{SCRIPT}
 import os, signal
 from pathlib import Path
-from script import *
 
 def same(messages, asked=[]):
     asked.append(messages)
