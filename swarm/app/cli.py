@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from swarm.app.settings import DEFAULTS, LAST_RUN, Chosen, choose
 from swarm.errors import DivergenceError, InputError, SwarmError
 
 if TYPE_CHECKING:
-    from swarm.app.settings import Chosen
     from swarm.runtime.progress import Progress
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130
@@ -27,8 +27,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-_LAST_RUN = 2**31 - 1
 
 StoreOption = Annotated[
     str | None,
@@ -70,7 +68,7 @@ DebugOption = Annotated[
     ),
 ]
 RunArgument = Annotated[
-    int, typer.Argument(metavar="RUN", min=1, max=_LAST_RUN, help="The id of a run.")
+    int, typer.Argument(metavar="RUN", min=1, max=LAST_RUN, help="The id of a run.")
 ]
 
 
@@ -134,7 +132,6 @@ def run(
       swarm run 3 --task task.toml --limit 100
     """
     from swarm.app.run import Asked, load_run
-    from swarm.app.settings import DEFAULTS, choose
 
     defaults = {**DEFAULTS, "split": "test"}
     chosen = choose(
@@ -147,14 +144,15 @@ def run(
 
         done = wanted.go(quiet=quiet)
         if json_:
-            documents.print_json(documents.done_document(done))
+            documents.print_json(done.document())
         elif isinstance(done, Asked):
             show.answer(console(), done.trace, verbose=verbose)
         else:
             out = console()
             show.result(out, done, verbose=verbose)
             show.look_further(out, done.run, chosen.store_flag(), done.lowest)
-        done.refuse_if_all_failed()
+        if not isinstance(done, Asked):
+            done.refuse_if_all_failed()
 
 
 @app.command()
@@ -237,7 +235,6 @@ def runs(
     """
     from swarm.app import documents, show
     from swarm.app.page import status
-    from swarm.app.settings import choose
     from swarm.app.terminal import console
     from swarm.store import Store
 
@@ -257,7 +254,7 @@ def show_(
     run: RunArgument,
     trace: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, max=_LAST_RUN, help="One question, call by call."),
+        typer.Option(metavar="N", min=0, max=LAST_RUN, help="One question, call by call."),
     ] = None,
     batches: Annotated[
         bool, typer.Option("--batches", help="Every engine call that was made for the run.")
@@ -275,7 +272,6 @@ def show_(
     """
     from swarm.app import documents, show
     from swarm.app.page import look
-    from swarm.app.settings import choose
     from swarm.app.terminal import console
     from swarm.store import Store
 
@@ -327,7 +323,6 @@ def replay(
 
     from swarm.app import documents, show
     from swarm.app.jobs import task_of
-    from swarm.app.settings import choose
     from swarm.app.terminal import console
     from swarm.replay import replay
     from swarm.store import Store
@@ -365,7 +360,6 @@ def doctor(
     """
     from swarm.app import doctor as examine
     from swarm.app import documents
-    from swarm.app.settings import choose
     from swarm.app.terminal import console
 
     diagnosis = examine.diagnose(choose(context, ["store"]).value("store"))
@@ -433,7 +427,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _main(arguments: Sequence[str]) -> int:
-    debug = "--debug" in arguments or bool(os.environ.get("SWARM_DEBUG"))
+    debug = "--debug" in arguments or os.environ.get("SWARM_DEBUG", "0") != "0"
     # click's exceptions are typer's own in newer versions: this is `ClickException` in either.
     refused: type[Exception] = typer.BadParameter.__mro__[2]
     command = typer.main.get_command(app)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from swarm.app.page import Page
-from swarm.app.run import Asked, Scored
-from swarm.errors import DivergenceError
-from swarm.graphs import AgentGraph
-from swarm.runtime.system import Trace
-from swarm.store import BatchView, CallView, EvaluationView, RunView, TraceView
+if TYPE_CHECKING:
+    from swarm.app.page import Page
+    from swarm.errors import DivergenceError
+    from swarm.graphs import AgentGraph
+    from swarm.runtime.system import Trace
+    from swarm.store import BatchView, CallView, EvaluationView, RunView, TraceView
 
 Document = dict[str, Any]
 
@@ -74,13 +74,6 @@ def page_document(page: Page) -> Document:
         "failed": page.failed,
         "failures": [failure_document(trace) for trace in page.failures],
     }
-
-
-def done_document(done: Asked | Scored) -> Document:
-    """What `swarm run` came to."""
-    if isinstance(done, Asked):
-        return answer_document(done.trace)
-    return {**run_document(done.run), "graph": graph_document(done.evaluation.graph)}
 
 
 def divergence_document(run: int, error: DivergenceError) -> Document:

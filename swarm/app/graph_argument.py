@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from swarm.app.settings import LAST_RUN
 from swarm.errors import GraphError, InputError, did_you_mean
 from swarm.graphs import AgentGraph, chain, complete, debate, single, star, tree
 from swarm.store import EvaluationView, RunView, Store
 
-LAST_RUN = 2**31 - 1
-"""No store counts further."""
 ROUNDS = 2
 """Of a `debate` that does not say."""
 

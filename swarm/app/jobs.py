@@ -42,14 +42,15 @@ class Job:
     """Where those of the optimizer's settings came from that are not its defaults."""
     files: dict[str, str]
     """Where job, pool and task were read from: absolute paths."""
+    store: str
+    """Fit to be kept."""
 
     @property
     def notes(self) -> dict[str, Any]:
         """What is kept with the run beside the optimizer's own settings."""
         defaults = dict.fromkeys(self.optimizer.settings(), "default")
         origins = {**defaults, **self.origins, **self.chosen.origins()}
-        store = self.chosen.store_shown()
-        return {"store": store, "files": self.files, "from": origins}
+        return {"store": self.store, "files": self.files, "from": origins}
 
 
 class _JobFile(Settings):
@@ -107,7 +108,7 @@ def load_job(context: typer.Context, path: Path) -> Job:
     for name in ("pool", "task"):
         if isinstance(value := chosen.value(name), str):
             files[name] = str(Path(value).resolve())
-    return Job(optimizer, pool, task, chosen, origins, files)
+    return Job(optimizer, pool, task, chosen, origins, files, chosen.lasting_store())
 
 
 def parse_set(word: str) -> tuple[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from swarm.agents.expert import Pool
 from swarm.app.doctor import require_engines
+from swarm.app.documents import Document, answer_document, graph_document, run_document
 from swarm.app.graph_argument import best_graph, naming, read_graph, run_id, topology
 from swarm.app.jobs import check_split, load_pool, load_task, remembered
 from swarm.app.settings import Chosen
@@ -27,8 +28,8 @@ class Asked:
 
     trace: Trace
 
-    def refuse_if_all_failed(self) -> None:
-        """One that failed has raised before."""
+    def document(self) -> Document:
+        return answer_document(self.trace)
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Scored:
 
     evaluation: Evaluation
     run: RunView
+
+    def document(self) -> Document:
+        return {**run_document(self.run), "graph": graph_document(self.evaluation.graph)}
 
     @property
     def lowest(self) -> int:
@@ -118,7 +122,7 @@ def load_run(argument: str, chosen: Chosen) -> Question | Scoring:
     files["task"] = str(Path(path).resolve())
     settings = {
         "graph": argument,
-        "store": chosen.store_shown(),
+        "store": chosen.lasting_store(),
         "files": files,
         "from": {"graph": "argument", **chosen.origins()},
     }

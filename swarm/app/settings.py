@@ -8,7 +8,12 @@ from typing import Any, NamedTuple
 
 import typer
 
+from swarm.errors import StoreURLError
+
 DEFAULTS: Mapping[str, Any] = {"store": "sqlite:///swarm.db"}
+
+LAST_RUN = 2**31 - 1
+"""No store counts further."""
 
 FLAG = "flag"
 ENVIRONMENT = "env"
@@ -62,11 +67,20 @@ class Chosen(dict[str, Setting]):
         found = self["store"].origin.split()[0] in (DEFAULT, ENVIRONMENT)
         return "" if found else f" --store {shlex.quote(self.value('store'))}"
 
-    def store_shown(self) -> str:
-        """The store's URL, fit to be kept: without a password."""
-        from swarm.store.database import parse_url
+    def lasting_store(self) -> str:
+        """The store's URL, fit to be kept: without a password.
 
-        return parse_url(self.value("store")).render_as_string()
+        Raises `StoreURLError` for a store that would be gone with the command.
+        """
+        from swarm.store.database import parse_url, sqlite_path
+
+        url = parse_url(self.value("store"))
+        if url.get_backend_name() == "sqlite" and sqlite_path(url) is None:
+            raise StoreURLError(
+                f"{self.blame('store')}: `{self.value('store')}` is in memory, and gone when the "
+                "command ends: give a file, such as `swarm.db`"
+            )
+        return url.render_as_string()
 
 
 def choose(

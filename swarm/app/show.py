@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -12,13 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from swarm.app.documents import in_order
-from swarm.app.page import Page
-from swarm.app.run import Scored
 from swarm.app.terminal import one_line, plain
-from swarm.graphs import AgentGraph
-from swarm.replay import ReplayReport
-from swarm.runtime.system import Trace
-from swarm.store import BatchView, CallView, RunView, TraceView
+
+if TYPE_CHECKING:
+    from swarm.app.page import Page
+    from swarm.app.run import Scored
+    from swarm.graphs import AgentGraph
+    from swarm.replay import ReplayReport
+    from swarm.runtime.system import Trace
+    from swarm.store import BatchView, CallView, RunView, TraceView
 
 _COLOURS = {"done": "green", "failed": "red", "running": "cyan"}
 _ATTENTION = "yellow"
@@ -161,7 +163,9 @@ def found(console: Console, graph_: AgentGraph, run: RunView, *, known: bool) ->
         console.print(Text(f"this job was done before, {_when(run.updated_at)}", "dim"))
     graph(console, graph_)
     console.print()
-    _pairs(console, {**_summary(run.summary or {}), "run": str(run.id)})
+    pairs = {**_summary(run.summary or {}), "run": str(run.id)}
+    split = run.settings.get("split", "")
+    _pairs(console, {f"{split} {k}" if k == "score" else k: text for k, text in pairs.items()})
 
 
 def report(console: Console, report: ReplayReport) -> None:

@@ -72,7 +72,7 @@ def test_adapter_for_another_base(refused: Callable[..., str], world: Path) -> N
     base, adapter = world / "base", world / "adapter"
     for folder, config in ((base, "config.json"), (adapter, "adapter_config.json")):
         folder.mkdir()
-        (folder / config).write_text("{}")
+        (folder / config).write_text('{"peft_type": "LORA"}')
     safetensors(base / "model.safetensors", {"layer.q.weight": [8, 8]})
     lora = {"base_model.model.layer.q.lora_A.weight": [2, 16]}
     safetensors(adapter / "adapter_model.safetensors", lora)
@@ -81,8 +81,8 @@ def test_adapter_for_another_base(refused: Callable[..., str], world: Path) -> N
     said = refused(*ASK)
     assert "`pool.toml`" in said
     assert "expert `same`: key `adapter`" in said
-    assert "was made for another base than" in said
-    assert "[2, 16] does not fit" in said
+    assert "another base" in said
+    assert "[2, 16]" in said
 
 
 def test_unknown_expert_in_a_graph(refused: Callable[..., str], world: Path) -> None:
@@ -175,6 +175,12 @@ def test_typo_in_a_file(
 def test_store_that_cannot_be_opened(refused: Callable[..., str], url: str, said: str) -> None:
     for command in (("run", "single:more", *RUN[2:]), OPTIMIZE, ("runs",), ("replay", "1")):
         assert said in refused(*command, "--store", url)
+
+
+def test_store_that_would_be_gone_at_once(refused: Callable[..., str]) -> None:
+    for command in (("run", "single:more", *RUN[2:]), OPTIMIZE):
+        said = refused(*command, "--store", "sqlite://")
+        assert "`--store`: `sqlite://` is in memory, and gone when the command ends" in said
 
 
 def test_store_of_a_newer_version(refused: Callable[..., str], cli: Cli, world: Path) -> None:

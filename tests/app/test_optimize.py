@@ -40,7 +40,7 @@ def test_found_graph_score_and_where_to_look(cli: Cli) -> None:
     assert lines[0].strip() in {"more", "twice", "same"}
     for command in ("show 1", "show 1 --trace 0", "run 1 --question", "replay 1"):
         assert f"swarm {command}" in out
-    score = next(line.split()[1] for line in lines if line.split()[:1] == ["score"])
+    score = next(line.split()[2] for line in lines if line.split()[:2] == ["dev", "score"])
     assert f"best {score}" in err.splitlines()[-1]
     assert cli("optimize", "job.toml", "--quiet").err == ""
 
