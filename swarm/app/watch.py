@@ -11,6 +11,7 @@ from typing import Self, TextIO
 
 from swarm.agents.expert import Expert
 from swarm.agents.messages import Response
+from swarm.app.terminal import one_line
 from swarm.runtime.cache import Recorder
 from swarm.runtime.runtime import Runtime
 from swarm.runtime.scheduler import Scheduler
@@ -105,6 +106,7 @@ def watch(title: str, calls: int, *, quiet: bool) -> Watch:
     """What to tell of an evaluation with so many `calls`."""
     if quiet:
         return SilentWatch()
+    title = one_line(title, 40)
     return BarWatch(title, calls) if sys.stderr.isatty() else LineWatch(title, calls)
 
 

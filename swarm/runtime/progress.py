@@ -15,7 +15,7 @@ class Progress(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
+    def __exit__(  # noqa: B027
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
@@ -56,12 +56,12 @@ class Lines(Progress):
         self._started = time.monotonic()
 
     def _say(self, text: str) -> None:
-        print(text, file=self._file, flush=True)  # noqa: T201
+        print(text, file=self._file, flush=True)
 
     def start(self, title: str, iterations: int, done: int) -> None:
         self._iterations, self._started = iterations, time.monotonic()
         goes_on = f", going on after iteration {done}" if done else ""
-        self._say(f"{title}: {iterations} iterations{goes_on}")
+        self._say(f"{_shown(title)}: {iterations} iterations{goes_on}")
 
     def calls(self, asked: int) -> None:
         self._asked = asked
@@ -83,7 +83,7 @@ class Bar(Progress):
         from rich.progress import Progress as RichProgress
 
         self._bar = RichProgress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("best {task.fields[best]} · mean {task.fields[mean]}"),
@@ -107,7 +107,7 @@ class Bar(Progress):
 
     def start(self, title: str, iterations: int, done: int) -> None:
         self._bar.update(
-            self._task, description=title, total=iterations, completed=done, visible=True
+            self._task, description=_shown(title), total=iterations, completed=done, visible=True
         )
         self._bar.start_task(self._task)
 
@@ -116,6 +116,11 @@ class Bar(Progress):
 
     def iteration(self, number: int, best: float, mean: float) -> None:
         self._bar.update(self._task, completed=number, best=f"{best:.3f}", mean=f"{mean:.3f}")
+
+
+def _shown(title: str) -> str:
+    """Titles hold names from files, which must not steer the terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in title)
 
 
 def default_progress() -> Progress:

@@ -116,6 +116,8 @@ def test_untrusted_text_is_escaped_wherever_it_is_shown(cli: Cli, world: Path) -
     (world / "pool.toml").write_text(pool.replace("py:same", "py:fail"))
     question = {"question": f"start 1 {EVIL}", "answer": "4", "id": EVIL}
     (world / "test.jsonl").write_text(json.dumps(question) + "\n")
+    task = (world / "task.toml").read_text().replace('"grow"', json.dumps(EVIL))
+    (world / "task.toml").write_text(task)
     run = (*RUN, "--name", EVIL)
     shown = [
         cli("run", "single:twice", *RUN[2:4], "--question", EVIL, "-v"),
@@ -130,6 +132,8 @@ def test_untrusted_text_is_escaped_wherever_it_is_shown(cli: Cli, world: Path) -
         cli("show", "1", "--trace", "0", "--json"),
         cli("show", "1", "--batches"),
         cli("replay", "1"),
+        cli("optimize", "job.toml"),
+        cli("show", "4"),
         cli("run", f"single:{EVIL}", *RUN[2:]),
     ]
     for result in shown:
