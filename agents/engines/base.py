@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from swarm.agents.messages import Request, Response
-from swarm.errors import RequestError
+from swarm.errors import EngineError
 
 if TYPE_CHECKING:
     from swarm.agents.expert import Expert
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 class Engine(ABC):
     """Answers requests.
 
-    One scheduler at a time owns an engine and calls it from one event loop. It calls `load` before
-    the first `generate` of a base, never runs two calls of a `resident` engine at once, and `close`s
-    it in the end. Implementations keep the event loop free: long work goes to a thread.
+    Of a `resident` engine, schedulers call `load` before they ask the experts of a base, and never
+    make two calls at once; calls may come from several event loops in turn. Of others they only
+    call `plan` and `generate`, at any time. Implementations keep the event loop free: long work
+    goes to a thread. If a call is cancelled its thread may go on, but must be done before the work
+    of the next call begins.
     """
 
     resident: ClassVar[bool] = True
@@ -33,14 +35,14 @@ class Engine(ABC):
         """Why this engine can't be used here (a package is missing), or None."""
         return None
 
-    async def load(self, base: str, experts: Sequence[Expert]) -> None:
+    async def load(self, base: str, experts: Sequence[Expert]) -> None:  # noqa: B027
         """Makes `base` (an `Expert.base`) ready; `experts` are those that will be asked next.
 
         Raises:
             EngineError: it can't be loaded. Every request that waits for it fails.
         """
 
-    async def unload(self, base: str) -> None:
+    async def unload(self, base: str) -> None:  # noqa: B027
         """Gives back what `base` takes. Not an error if it is not loaded."""
 
     async def plan(self, requests: Sequence[Request]) -> Sequence[Sequence[int]]:
@@ -51,14 +53,15 @@ class Engine(ABC):
         return [range(len(requests))]
 
     @abstractmethod
-    async def generate(self, requests: Sequence[Request]) -> Sequence[Response | RequestError]:
+    async def generate(self, requests: Sequence[Request]) -> Sequence[Response | EngineError]:
         """One answer or error a request, in their order; all requests have one base, now loaded.
 
-        What a request is answered with does not depend on which others came along.
+        What a request is answered with does not depend on which others came along. One that can't
+        be answered is answered with a `RequestError` (or another `EngineError`) in its place.
 
         Raises:
             EngineError: the engine failed; no request was answered.
         """
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027
         """Gives everything back. The engine may be loaded again afterwards."""

@@ -13,21 +13,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from swarm.agents.engines import Engine
 from swarm.agents.expert import Expert
 from swarm.agents.messages import Messages, Request, Response, request_key
 from swarm.errors import EngineError
 from swarm.runtime.cache import Recorder
-from swarm.runtime.residency import Residency
+from swarm.runtime.residency import Loaded, Residency
 from swarm.store.records import AnswerRecord, BatchRecord
 
 Outcome = Response | EngineError
+T = TypeVar("T")
 
 
 class Answers(NamedTuple):
@@ -84,7 +87,7 @@ class Participant:
 
 @dataclass(eq=False)
 class _Column:
-    """A column in the scheduler: where each prompt's outcome will be found."""
+    """A column of prompts for one expert, and who waits for its answers."""
 
     expert: Expert
     prompts: Sequence[Messages]
@@ -92,56 +95,48 @@ class _Column:
     participant: Participant | None
     future: asyncio.Future[Answers]
 
+    def settle(self, answers: Answers) -> None:
+        if self.participant is not None:
+            self.participant._answer()
+        if not self.future.done():  # whoever waited may have been cancelled
+            self.future.set_result(answers)
 
-@dataclass
+
 class _Group:
-    """What one wave wants of one expert with one draw: every prompt once."""
+    """Columns that want the same of the same expert: every prompt once."""
 
-    expert: Expert
-    draw: int
-    index: dict[Messages, int] = field(default_factory=dict)
-    columns: list[tuple[_Column, list[int]]] = field(default_factory=list)
-    """With the position of each of the column's prompts in `index`."""
-    keys: list[bytes] = field(default_factory=list)
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
-    unclaimed: set[int] = field(default_factory=set)
-    """Requests that were made and for which no column has yet been named as the one who asked."""
-
-    def add(self, column: _Column) -> None:
-        index = self.index
-        self.columns.append((column, [index.setdefault(p, len(index)) for p in column.prompts]))
+    def __init__(self, columns: Sequence[_Column]) -> None:
+        self.columns = columns
+        self.expert = columns[0].expert
+        self.draw = columns[0].draw
+        index: dict[Messages, int] = {}
+        self._places = [
+            [index.setdefault(prompt, len(index)) for prompt in column.prompts]
+            for column in columns
+        ]
+        self.prompts = list(index)
+        self.keys: list[bytes] = []
+        """Content addresses of `prompts`; none where nothing is recorded."""
+        self.outcomes: list[Outcome | None] = [None] * len(index)
+        """Of `prompts`; None: not known yet."""
+        self.asked: set[int] = set()
+        """Positions for which a request was made."""
 
     def missing(self) -> list[int]:
-        return [i for i in range(len(self.index)) if i not in self.outcomes]
-
-    def asked(self, i: int, outcome: Outcome) -> None:
-        self.outcomes[i] = outcome
-        self.unclaimed.add(i)
+        """Positions whose outcome is not known yet."""
+        return [i for i, outcome in enumerate(self.outcomes) if outcome is None]
 
     def settle(self) -> None:
-        """Answers every column."""
-        outcomes, unclaimed, keys = self.outcomes, self.unclaimed, self.keys
-        if len(self.columns) == 1 and len(unclaimed) == len(self.columns[0][1]):
-            column, _ = self.columns[0]  # the hot path: every prompt new and asked once
-            found = [outcomes[i] for i in range(len(outcomes))]
-            _settle(column, Answers(found, keys or None, [False] * len(found)))
-            return
-        for column, places in self.columns:
+        """Answers every column. The first that wanted a prompt counts as the one who asked."""
+        asked = self.asked
+        for column, places in zip(self.columns, self._places, strict=True):
+            outcomes: list[Any] = [self.outcomes[i] for i in places]
+            keys = [self.keys[i] for i in places] if self.keys else None
             cached = []
             for i in places:
-                cached.append(i not in unclaimed)
-                unclaimed.discard(i)
-            answers = Answers(
-                [outcomes[i] for i in places], [keys[i] for i in places] if keys else None, cached
-            )
-            _settle(column, answers)
-
-
-def _settle(column: _Column, answers: Answers) -> None:
-    if column.participant is not None:
-        column.participant._answer()
-    if not column.future.done():  # whoever waited may have been cancelled
-        column.future.set_result(answers)
+                cached.append(i not in asked)
+                asked.discard(i)
+            column.settle(Answers(outcomes, keys, cached))
 
 
 class Scheduler:
@@ -180,26 +175,30 @@ class Scheduler:
         """One outcome a prompt, in their order. Errors are returned, not raised."""
         loop = asyncio.get_running_loop()
         column = _Column(expert, prompts, draw, participant, loop.create_future())
+        resident = self.residency.engine(expert.engine).resident
         if participant is not None:
             participant._ask()
-        if self.residency.engine(expert.engine).resident:
+        if resident:
             self._pending.append(column)
         else:
             task = loop.create_task(self._run_directly(column))
             self._direct.add(task)
             task.add_done_callback(self._direct.discard)
         self._consider()
-        return await column.future
+        try:
+            return await column.future
+        finally:
+            if column in self._pending:  # cancelled before its wave
+                self._pending.remove(column)
 
     def _consider(self) -> None:
         """Starts a wave if everything that runs is waiting."""
-        if (
-            self._pending
-            and self._running is None
-            and all(participant.waiting for participant in self._participants)
-        ):
+        if self._running is None and self._everyone_waits():
             self._running = asyncio.get_running_loop().create_task(self._run_wave())
             self._running.add_done_callback(self._end_wave)
+
+    def _everyone_waits(self) -> bool:
+        return bool(self._pending) and all(p.waiting for p in self._participants)
 
     def _end_wave(self, task: asyncio.Task[None]) -> None:
         self._running = None
@@ -208,150 +207,180 @@ class Scheduler:
         self._consider()
 
     async def _run_wave(self) -> None:
+        if not self._everyone_waits():
+            return  # somebody joined between the decision and this task's turn
         columns, self._pending = self._pending, []
         self.waves += 1
-        groups: dict[tuple[bytes, int], _Group] = {}
+        alike: dict[tuple[bytes, int], list[_Column]] = defaultdict(list)
         for column in columns:
-            key = (column.expert.fingerprint, column.draw)
-            if key not in groups:
-                groups[key] = _Group(column.expert, column.draw)
-            groups[key].add(column)
+            alike[column.expert.fingerprint, column.draw].append(column)
         try:
-            self._look_up(groups.values())
-            bases: dict[str, list[_Group]] = {}
-            for group in groups.values():
-                if len(group.outcomes) == len(group.index):
-                    group.settle()
+            groups = [_Group(same) for same in alike.values()]
+            self._look_up(groups)
+            bases: dict[str, list[_Group]] = defaultdict(list)
+            for group in groups:
+                if None in group.outcomes:
+                    bases[group.expert.base].append(group)
                 else:
-                    bases.setdefault(group.expert.base, []).append(group)
-            loaded = self.residency.loaded
-            for base in sorted(bases, key=lambda b: (b not in loaded, b)):
-                wanted = [(group, i) for group in bases[base] for i in group.missing()]
-                await self._run_base(base, wanted)
-                for group in bases[base]:
                     group.settle()
+            loaded = self.residency.loaded
+            for base in sorted(bases, key=lambda base: (base not in loaded, base)):
+                await self._run_base(base, bases[base])
         except BaseException as error:
             _abandon(columns, error)
             raise
 
+    async def _run_base(self, base: str, groups: Sequence[_Group]) -> None:
+        waiting = [column.future for group in groups for column in group.columns]
+        await self._answer(
+            base,
+            [(group, group.missing()) for group in groups],
+            wanted=lambda: not all(future.done() for future in waiting),
+        )
+        for group in groups:
+            group.settle()
+
     async def _run_directly(self, column: _Column) -> None:
         """Answers a column of an engine that need not wait for a wave."""
-        loop = asyncio.get_running_loop()
-        group = _Group(column.expert, column.draw)
-        group.add(column)
-        mine: list[tuple[_Group, int]] = []
+        group = _Group([column])
+        mine: dict[int, tuple[bytes, int, Messages]] = {}
         others: dict[int, asyncio.Future[Outcome]] = {}
-        promised: dict[int, tuple[bytes, int, Messages]] = {}
-        prompts = list(group.index)
         try:
             self._look_up([group])
             for i in group.missing():
-                name = (column.expert.fingerprint, column.draw, prompts[i])
+                name = (group.expert.fingerprint, group.draw, group.prompts[i])
                 if name in self._in_flight:
                     others[i] = self._in_flight[name]
                 else:
-                    self._in_flight[name] = loop.create_future()
-                    promised[i] = name
-                    mine.append((group, i))
+                    self._in_flight[name] = column.future.get_loop().create_future()
+                    mine[i] = name
             if mine:
-                await self._run_base(column.expert.base, mine)
+                await self._answer(group.expert.base, [(group, list(mine))])
         except BaseException as error:
             _abandon([column], error)
             raise
-        finally:
-            for i, name in promised.items():
-                lost = EngineError("the request was given up before it was answered")
-                self._in_flight.pop(name).set_result(group.outcomes.get(i, lost))
+        finally:  # before waiting for others, who may be waiting for this one
+            for i, name in mine.items():
+                self._in_flight.pop(name).set_result(group.outcomes[i] or _given_up())
         for i, future in others.items():
             group.outcomes[i] = await future
         group.settle()
 
-    def _look_up(self, groups: Iterable[_Group]) -> None:
+    def _look_up(self, groups: Sequence[_Group]) -> None:
         """Fills in keys, and the outcomes that are known."""
         if self.recorder is None:
             return
-        keyed = list(groups)
-        for group in keyed:
+        for group in groups:
             fingerprint, draw = group.expert.fingerprint, group.draw
-            group.keys = [request_key(fingerprint, prompt, draw) for prompt in group.index]
-        known = self.recorder.known([key for group in keyed for key in group.keys])
+            group.keys = [request_key(fingerprint, prompt, draw) for prompt in group.prompts]
+        known = self.recorder.known([key for group in groups for key in group.keys])
         if known:
-            for group in keyed:
-                group.outcomes = {i: known[key] for i, key in enumerate(group.keys) if key in known}
+            for group in groups:
+                group.outcomes = [known.get(key) for key in group.keys]
 
-    async def _run_base(self, base: str, wanted: Sequence[tuple[_Group, int]]) -> None:
-        """Asks the experts of one base; fills in an outcome for each of `wanted`."""
-        groups = {id(group): group for group, _ in wanted}
-        prompts = {name: list(group.index) for name, group in groups.items()}
-        requests = [Request(g.expert, prompts[id(g)][i], g.draw) for g, i in wanted]
-        experts = [group.expert for group in groups.values()]
-        try:
-            engine, fresh, load_seconds = await self.residency.acquire(base, experts)
-            batches = await engine.plan(requests)
-        except Exception as error:
-            failed = _as_engine_error(error, base)
-            for group, i in wanted:
-                group.asked(i, failed)
-            return
-        for batch in batches:
-            started_at, clock = datetime.now(UTC), time.perf_counter()
-            outcomes = await _generate(engine, [requests[place] for place in batch], base)
-            seconds = time.perf_counter() - clock
-            for place, outcome in zip(batch, outcomes, strict=True):
-                group, i = wanted[place]
-                group.asked(i, outcome)
-            self.asked += len(batch)
-            if self.recorder is None:
-                continue
-            answers = [
-                AnswerRecord(
-                    key=wanted[place][0].keys[wanted[place][1]],
-                    expert=requests[place].expert.fingerprint,
-                    messages=requests[place].messages,
-                    draw=requests[place].draw,
-                    response=outcome,
-                )
-                for place, outcome in zip(batch, outcomes, strict=True)
-                if isinstance(outcome, Response)
-            ]
-            self.recorder.record(
-                BatchRecord(
-                    wave=self.waves,
-                    base=base,
-                    experts=tuple(dict.fromkeys(requests[p].expert.name for p in batch)),
-                    requests=len(batch),
-                    prompt_tokens=sum(a.response.usage.prompt_tokens for a in answers),
-                    completion_tokens=sum(a.response.usage.completion_tokens for a in answers),
-                    seconds=seconds,
-                    load_seconds=load_seconds,
-                    loaded=fresh,
-                    started_at=started_at,
-                ),
-                experts,
-                answers,
-            )
-            fresh, load_seconds = False, 0.0
+    async def _answer(
+        self,
+        base: str,
+        asks: Sequence[tuple[_Group, Sequence[int]]],
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Asks for these positions of these groups, all of one base, and fills in the outcomes.
+
+        Goes on from batch to batch as long as `wanted` says that somebody waits for them.
+        """
+        experts = [group.expert for group, _ in asks]
+        requests = [Request(g.expert, g.prompts[i], g.draw) for g, places in asks for i in places]
+        keys = [group.keys[i] for group, places in asks if group.keys for i in places]
+        outcomes: list[Outcome] = [_given_up()] * len(requests)
+        async with self.residency.turn(experts[0].engine) as engine:
+            try:
+                loaded = await _call(base, self.residency.acquire(base, experts))
+                batches = await _call(base, _plan(engine, requests))
+            except EngineError as error:
+                outcomes, batches = [error] * len(requests), []
+            for batch in batches:
+                if not wanted():
+                    break
+                asked = [requests[i] for i in batch]
+                started_at, clock = datetime.now(UTC), time.perf_counter()
+                try:
+                    answers = await _call(base, _generate(engine, asked))
+                except EngineError as error:
+                    answers = [error] * len(asked)
+                seconds = time.perf_counter() - clock
+                self.asked += len(asked)
+                for i, answer in zip(batch, answers, strict=True):
+                    outcomes[i] = answer
+                if self.recorder is not None:
+                    answered = _answer_records([keys[i] for i in batch], asked, answers)
+                    usages = [record.response.usage for record in answered]
+                    done = BatchRecord(
+                        wave=self.waves,
+                        base=base,
+                        experts=tuple({request.expert.name: None for request in asked}),
+                        requests=len(asked),
+                        prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+                        completion_tokens=sum(usage.completion_tokens for usage in usages),
+                        seconds=seconds,
+                        load_seconds=loaded.seconds,
+                        loaded=loaded.fresh,
+                        started_at=started_at,
+                    )
+                    self.recorder.record(done, experts, answered)
+                loaded = Loaded(fresh=False, seconds=0.0)  # the first batch bears the load
+        filled = iter(outcomes)
+        for group, places in asks:
+            for i in places:
+                group.outcomes[i] = next(filled)
+            group.asked.update(places)
 
 
-async def _generate(engine: Engine, requests: Sequence[Request], base: str) -> Sequence[Outcome]:
-    """One outcome a request, whatever the engine does."""
+def _answer_records(
+    keys: Sequence[bytes], requests: Sequence[Request], answers: Sequence[Outcome]
+) -> list[AnswerRecord]:
+    return [
+        AnswerRecord(key, request.expert.fingerprint, request.messages, request.draw, answer)
+        for key, request, answer in zip(keys, requests, answers, strict=True)
+        if isinstance(answer, Response)
+    ]
+
+
+async def _plan(engine: Engine, requests: Sequence[Request]) -> Sequence[Sequence[int]]:
+    batches = await engine.plan(requests)
+    if sorted(chain.from_iterable(batches)) != list(range(len(requests))):
+        raise EngineError(
+            f"`{type(engine).__name__}.plan` must name each of {len(requests)} requests once"
+        )
+    return batches
+
+
+async def _generate(engine: Engine, requests: Sequence[Request]) -> Sequence[Outcome]:
+    answers = await engine.generate(requests)
+    if len(answers) != len(requests):
+        raise EngineError(f"{len(answers)} answers to {len(requests)} requests")
+    for kind in set(map(type, answers)):
+        if not issubclass(kind, Response | EngineError):
+            raise EngineError(f"an answer must be a `Response` or an error, not `{kind.__name__}`")
+    return answers
+
+
+async def _call(base: str, work: Awaitable[T]) -> T:
+    """What an engine does, with whatever it raises as an `EngineError`."""
     try:
-        outcomes = await engine.generate(requests)
-        if len(outcomes) != len(requests):
-            raise EngineError(
-                f"engine of `{base}` gave {len(outcomes)} answers to {len(requests)} requests"
-            )
+        return await work
+    except EngineError:
+        raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise EngineError(f"`{base}` failed: it cancelled its own work") from error
     except Exception as error:
-        return [_as_engine_error(error, base)] * len(requests)
-    return outcomes
+        raise EngineError(f"`{base}` failed: {type(error).__name__}: {error}") from error
 
 
-def _as_engine_error(error: Exception, base: str) -> EngineError:
-    if isinstance(error, EngineError):
-        return error
-    wrapped = EngineError(f"`{base}` failed: {type(error).__name__}: {error}")
-    wrapped.__cause__ = error
-    return wrapped
+def _given_up() -> EngineError:
+    return EngineError("the request was given up before it was answered")
 
 
 def _abandon(columns: Iterable[_Column], error: BaseException) -> None:
