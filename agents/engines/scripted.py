@@ -5,14 +5,10 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from swarm.agents.engines.base import Engine
-from swarm.agents.messages import Messages, Request, Response, Usage
+from swarm.agents.messages import Request, Response, Usage
 from swarm.errors import EngineError, RequestError
-
-if TYPE_CHECKING:
-    from swarm.agents.expert import Sampling
 
 
 class ScriptedEngine(Engine):
@@ -22,10 +18,10 @@ class ScriptedEngine(Engine):
     strings are applied as a real engine would.
     """
 
-    async def generate(self, requests: Sequence[Request]) -> Sequence[Response | RequestError]:
-        answers: list[Response | RequestError] = []
+    async def generate(self, requests: Sequence[Request]) -> Sequence[Response | EngineError]:
+        answers: list[Response | EngineError] = []
         for expert, group in itertools.groupby(requests, key=operator.itemgetter(0)):
-            script = expert.script
+            script, stops, limit = expert.script, expert.sampling.stop, expert.sampling.max_tokens
             if script is None:
                 raise EngineError(
                     f"expert `{expert.name}` has no script: make it with `Expert.scripted`"
@@ -33,21 +29,18 @@ class ScriptedEngine(Engine):
             for _, messages, _ in group:
                 try:
                     text = script(messages)
+                    for stop in stops:
+                        text = text.partition(stop)[0]
+                    written = text.count(" ") + 1 if text else 0
                 except Exception as error:
                     answers.append(RequestError(f"the script of `{expert.name}` raised {error!r}"))
+                    continue
+                read = 0
+                for _, content in messages:
+                    read += content.count(" ") + 1
+                if written <= limit:
+                    answers.append(Response(text, Usage(read, written)))
                 else:
-                    answers.append(_response(messages, text, expert.sampling))
+                    text = " ".join(text.split(" ")[:limit])
+                    answers.append(Response(text, Usage(read, limit), finish="length"))
         return answers
-
-
-def _response(messages: Messages, text: str, sampling: Sampling) -> Response:
-    for stop in sampling.stop:
-        text = text.partition(stop)[0]
-    read = 0
-    for _, content in messages:
-        read += content.count(" ") + 1
-    written = text.count(" ") + 1 if text else 0
-    if written <= sampling.max_tokens:
-        return Response(text, Usage(read, written))
-    words = text.split(" ")[: sampling.max_tokens]
-    return Response(" ".join(words), Usage(read, len(words)), finish="length")

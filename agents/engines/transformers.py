@@ -6,8 +6,10 @@ import asyncio
 import importlib.util
 import json
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from swarm.agents.engines.base import Engine
 from swarm.agents.messages import Messages, Request, Response, Usage
@@ -18,8 +20,15 @@ if TYPE_CHECKING:
 
     from swarm.agents.expert import Expert
 
+T = TypeVar("T")
+P = ParamSpec("P")
+
 NO_ADAPTER = "__base__"
 """peft's name for "none" in `adapter_names`."""
+BATCH_TOKENS = {"cpu": 8_192}
+"""On a CPU small batches are faster: what is worked on stays in its caches."""
+BURST = 8
+"""How many tokens are written before the rows that are done leave the batch."""
 
 
 class TransformersEngine(Engine):
@@ -30,21 +39,32 @@ class TransformersEngine(Engine):
     When the device is out of memory the batch is halved.
 
     Args:
-        batch_tokens: how many tokens a batch may hold, prompt and answer, padding included.
+        batch_tokens: how many tokens a batch may hold, prompt and answer, padding included; None
+            goes by the device.
+        adapters: how many adapters may be loaded on one base; the least recently used goes first.
         device: ``cuda``, ``mps``, ``cpu``; None takes the best there is.
         dtype: of the weights, as torch calls it; None keeps what the folder says on an accelerator
             and takes float32 on a CPU.
     """
 
     def __init__(
-        self, *, batch_tokens: int = 32_768, device: str | None = None, dtype: str | None = None
+        self,
+        *,
+        batch_tokens: int | None = None,
+        adapters: int = 64,
+        device: str | None = None,
+        dtype: str | None = None,
     ) -> None:
         if (reason := self.unavailable()) is not None:
             raise MissingPackageError(reason, "local", "the engine `transformers`")
         self.batch_tokens = batch_tokens
+        self.adapters = adapters
         self.device = device
         self.dtype = dtype
         self._bases: dict[str, _Base] = {}
+        # All work is done on one thread. So calls from several event loops take turns, and so does
+        # what comes after a call that was cancelled: its batch can't be stopped.
+        self._thread = ThreadPoolExecutor(1, "transformers")
 
     @classmethod
     def unavailable(cls) -> str | None:
@@ -54,64 +74,35 @@ class TransformersEngine(Engine):
         return None
 
     async def load(self, base: str, experts: Sequence[Expert]) -> None:
-        await asyncio.to_thread(self._load, base, experts)
-
-    def _load(self, base: str, experts: Sequence[Expert]) -> None:
-        if base not in self._bases:
-            self._bases[base] = _Base(experts[0].model, self._device(), self.dtype)
-        for expert in experts:
-            self._bases[base].add_adapter(expert.adapter)
+        await self._do(self._load, base, experts[0].model)
 
     async def unload(self, base: str) -> None:
-        if self._bases.pop(base, None) is not None:
-            import torch
+        await self._do(self._unload, base)
 
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+    async def plan(self, requests: Sequence[Request]) -> Sequence[Sequence[int]]:
+        return await self._do(self._plan, requests) if requests else []
+
+    async def generate(self, requests: Sequence[Request]) -> Sequence[Response | EngineError]:
+        return await self._do(self._generate, requests) if requests else []
 
     async def close(self) -> None:
         for base in list(self._bases):
             await self.unload(base)
 
-    async def plan(self, requests: Sequence[Request]) -> Sequence[Sequence[int]]:
-        return await asyncio.to_thread(self._plan, requests)
+    async def _do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.wrap_future(self._thread.submit(work, *args, **kwargs))
 
-    def _plan(self, requests: Sequence[Request]) -> list[list[int]]:
-        lengths = [len(p) for p in self._base(requests).encode([r.messages for r in requests])]
-        # Longest first: if memory does not suffice we learn it at once. Then by adapter, so that a
-        # batch mixes few. A stop string would end every row of its batch, a sampled row slows all:
-        # only requests that are alike in this mix.
-        order = sorted(
-            range(len(requests)),
-            key=lambda i: (
-                requests[i].expert.sampling.stop,
-                _sampled(requests[i]),
-                -(lengths[i] // 8),
-                requests[i].expert.adapter or "",
-            ),
-        )
-        batches: list[list[int]] = []
-        width, kind = 0, None
-        for i in order:
-            sampling = requests[i].expert.sampling
-            room = lengths[i] + sampling.max_tokens
-            wider = max(width, room)
-            if (
-                not batches
-                or kind != (sampling.stop, _sampled(requests[i]))
-                or wider * (len(batches[-1]) + 1) > self.batch_tokens
-            ):
-                batches.append([])
-                wider = room
-                kind = (sampling.stop, _sampled(requests[i]))
-            batches[-1].append(i)
-            width = wider
-        return batches
+    def _load(self, base: str, model: str) -> _Base:
+        if base not in self._bases:
+            self._bases[base] = _Base(model, self._device(), self.dtype, self.adapters)
+        return self._bases[base]
 
-    async def generate(self, requests: Sequence[Request]) -> Sequence[Response | RequestError]:
-        if not requests:
-            return []
-        return await asyncio.to_thread(self._generate, requests)
+    def _unload(self, base: str) -> None:
+        if self._bases.pop(base, None) is not None:
+            import torch
+
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
     def _device(self) -> str:
         if self.device is None:
@@ -121,27 +112,47 @@ class TransformersEngine(Engine):
             self.device = accelerator.type if accelerator is not None else "cpu"
         return self.device
 
-    def _base(self, requests: Sequence[Request]) -> _Base:
-        name = requests[0].expert.base
-        self._load(name, [request.expert for request in requests])
-        return self._bases[name]
+    def _plan(self, requests: Sequence[Request]) -> list[list[int]]:
+        expert = requests[0].expert
+        base = self._load(expert.base, expert.model)
+        budget = self.batch_tokens or BATCH_TOKENS.get(base.device, 32_768)
+        base.forget_prompts()
+        lengths = [len(prompt) for prompt in base.encode([r.messages for r in requests])]
+        # Longest first: if memory does not suffice we learn it at once. Then by adapter, so that a
+        # batch mixes few.
+        order = sorted(
+            range(len(requests)),
+            key=lambda i: (-(lengths[i] // 8), requests[i].expert.adapter or ""),
+        )
+        batches: list[list[int]] = []
+        width = 0
+        for i in order:
+            room = lengths[i] + requests[i].expert.sampling.max_tokens
+            width = max(width, room)
+            if not batches or width * (len(batches[-1]) + 1) > budget:
+                batches.append([])
+                width = room
+            batches[-1].append(i)
+        return batches
 
-    def _generate(self, requests: Sequence[Request]) -> list[Response | RequestError]:
-        base = self._base(requests)
+    def _generate(self, requests: Sequence[Request]) -> list[Response | EngineError]:
+        expert = requests[0].expert
+        base = self._load(expert.base, expert.model)
         prompts = base.encode([request.messages for request in requests])
-        answers: dict[int, Response | RequestError] = {}
-        kinds: dict[tuple[str, ...], list[int]] = {}
+        broken = base.load_adapters({request.expert.adapter for request in requests})
+        answers: dict[int, Response | EngineError] = {}
         for i, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
             limit = request.expert.sampling.max_tokens
-            if len(prompt) + limit <= base.context:
-                kinds.setdefault(request.expert.sampling.stop, []).append(i)
-                continue
-            answers[i] = RequestError(
-                f"a prompt of {len(prompt)} tokens and `max_tokens` {limit} are more than the "
-                f"{base.context} that `{request.expert.model}` can hold: shorten the prompt or "
-                "lower `max_tokens`"
-            )
-        for batch in kinds.values():
+            if request.expert.adapter in broken:
+                answers[i] = broken[request.expert.adapter]
+            elif len(prompt) + limit > base.context:
+                answers[i] = RequestError(
+                    f"a prompt of {len(prompt)} tokens and `max_tokens` {limit} are more than the "
+                    f"{base.context} that `{base.path}` can hold: shorten the prompt or lower "
+                    "`max_tokens`"
+                )
+        batch = [i for i in range(len(requests)) if i not in answers]
+        if batch:
             self._run(base, batch, requests, prompts, answers)
         return [answers[i] for i in range(len(requests))]
 
@@ -151,7 +162,7 @@ class TransformersEngine(Engine):
         batch: list[int],
         requests: Sequence[Request],
         prompts: Sequence[list[int]],
-        answers: dict[int, Response | RequestError],
+        answers: dict[int, Response | EngineError],
     ) -> None:
         import torch
 
@@ -163,10 +174,11 @@ class TransformersEngine(Engine):
         if written is None:  # outside the handler: the traceback would keep the tensors alive
             torch.cuda.empty_cache()
             if len(batch) == 1:
-                raise OutOfMemoryError(
+                answers[batch[0]] = OutOfMemoryError(
                     f"`{base.path}`: no room on `{base.device}` for one prompt of "
                     f"{len(prompts[batch[0]])} tokens: lower `max_tokens`, or use a larger device"
                 )
+                return
             half = len(batch) // 2
             self._run(base, batch[:half], requests, prompts, answers)
             self._run(base, batch[half:], requests, prompts, answers)
@@ -176,14 +188,10 @@ class TransformersEngine(Engine):
             answers[i] = base.response(requests[i], len(prompts[i]), tokens, share)
 
 
-def _sampled(request: Request) -> bool:
-    return request.expert.sampling.temperature > 0
-
-
 class _Base:
     """One base model on its device, with the adapters that were asked for."""
 
-    def __init__(self, model: str, device: str, dtype: str | None) -> None:
+    def __init__(self, model: str, device: str, dtype: str | None, adapters: int) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
@@ -197,66 +205,96 @@ class _Base:
                 trust_remote_code=False,
                 dtype=dtype or ("auto" if device != "cpu" else torch.float32),
             )
+            self.model.to(device).eval().requires_grad_(False)
         except torch.OutOfMemoryError:
             raise OutOfMemoryError(f"`{model}` does not fit on `{device}`") from None
         except (OSError, ValueError, KeyError) as error:
             raise EngineError(f"`{model}` can't be loaded: {_first_line(error)}") from error
         self.path = model
         self.device = device
-        self.model.to(device).eval().requires_grad_(False)
-        self.context: int = getattr(self.model.config, "max_position_embeddings", 1 << 30)
+        config = self.model.config.get_text_config()
+        self.context: int = getattr(config, "max_position_embeddings", None) or 1 << 30
         eos = self.model.generation_config.eos_token_id
         self.eos: set[int] = set(eos if isinstance(eos, list) else [eos]) - {None}
-        self.pad: int = next(
-            token
-            for token in (self.tokenizer.pad_token_id, *self.eos, 0)
-            if token is not None
-        )
-        self._adapters: dict[str, str] = {}
-        """Folder → name in peft."""
+        known = (self.tokenizer.pad_token_id, *self.eos, 0)
+        self.pad: int = next(token for token in known if token is not None)
+        self._limit = adapters
+        self._adapters: OrderedDict[str, str] = OrderedDict()
+        """Folder → name in peft, least recently used first."""
+        self._named = 0
+        self._prompts: dict[Messages, list[int]] = {}
 
-    def add_adapter(self, folder: str | None) -> None:
-        if folder is None or folder in self._adapters:
-            return
+    def load_adapters(self, folders: Collection[str | None]) -> dict[str | None, EngineError]:
+        """Loads those that are not; returns what is wrong with those that can't be."""
+        broken: dict[str | None, EngineError] = {}
+        wanted = [folder for folder in folders if folder is not None]
+        for folder in wanted:
+            if folder in self._adapters:
+                self._adapters.move_to_end(folder)
+                continue
+            try:
+                self._add_adapter(folder)
+            except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+                broken[folder] = EngineError(
+                    f"adapter `{folder}` can't be loaded on `{self.path}`: {_first_line(error)}"
+                )
+        while len(self._adapters) > max(self._limit, len(wanted)):
+            _, name = self._adapters.popitem(last=False)
+            self.model.delete_adapter(name)
+        return broken
+
+    def _add_adapter(self, folder: str) -> None:
         # peft registers adapter names as attributes of modules: `double` or `half` would hide the
         # methods of that name, so names are made up here.
-        name = f"adapter_{len(self._adapters)}"
-        try:
-            if self._adapters:
-                self.model.load_adapter(folder, adapter_name=name, use_safetensors=True)
-            else:
-                from peft import PeftModel
+        name = f"adapter_{self._named}"
+        self._named += 1
+        if hasattr(self.model, "peft_config"):
+            self.model.load_adapter(folder, adapter_name=name, use_safetensors=True)
+        else:
+            from peft import PeftModel
 
-                self.model = PeftModel.from_pretrained(
-                    self.model, folder, adapter_name=name, use_safetensors=True
-                )
-        except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
-            raise EngineError(
-                f"adapter `{folder}` can't be loaded on `{self.path}`: {_first_line(error)}"
-            ) from error
+            self.model = PeftModel.from_pretrained(
+                self.model, folder, adapter_name=name, use_safetensors=True
+            )
         self.model.eval().requires_grad_(False)
         self._adapters[folder] = name
 
+    def forget_prompts(self) -> None:
+        self._prompts.clear()
+
     def encode(self, prompts: Sequence[Messages]) -> list[list[int]]:
-        """Token ids of each prompt: by the model's chat template, else as plain text."""
-        if self.tokenizer.chat_template:
-            texts = self.tokenizer.apply_chat_template(
-                [[message._asdict() for message in messages] for messages in prompts],
-                tokenize=False,
-                add_generation_prompt=True,
+        """Token ids of each prompt: by the model's chat template, else as plain text.
+
+        They are remembered until `forget_prompts`: first a plan wants them, then a batch.
+        """
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._prompts]
+        if new:
+            if self.tokenizer.chat_template:
+                texts = self.tokenizer.apply_chat_template(
+                    [[message._asdict() for message in messages] for messages in new],
+                    tokenize=False,
+                    add_generation_prompt=True,
+                )
+            else:
+                texts = ["\n\n".join(m.content for m in messages) for messages in new]
+            encoded = self.tokenizer(
+                [text.encode("utf-8", "replace").decode() for text in texts],
+                # A template writes its own special tokens.
+                add_special_tokens=not self.tokenizer.chat_template,
+                verbose=False,
             )
-        else:
-            texts = ["\n\n".join(m.content for m in messages) for messages in prompts]
-        special = not self.tokenizer.chat_template  # a template writes its own special tokens
-        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=special)["input_ids"]
-        return [row or [self.pad] for row in ids]
+            ids: list[list[int]] = encoded["input_ids"]
+            self._prompts.update(zip(new, (row or [self.pad] for row in ids), strict=True))
+        return [self._prompts[prompt] for prompt in prompts]
 
     def generate(
         self, requests: Sequence[Request], prompts: Sequence[list[int]]
     ) -> list[list[int]]:
-        """The tokens written for each prompt; all requests have the same stop strings."""
+        """The tokens written for each prompt, what comes after its end included.
+
+        Goes in bursts: between two of them the rows that are done leave the batch.
+        """
         import torch
-        from transformers import LogitsProcessorList
 
         width = max(map(len, prompts))
         ids = torch.full((len(prompts), width), self.pad)
@@ -264,46 +302,79 @@ class _Base:
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
-        options: dict[str, Any] = {}
-        if self._adapters:
-            options["adapter_names"] = [
-                self._adapters[r.expert.adapter] if r.expert.adapter else NO_ADAPTER
-                for r in requests
-            ]
-        if stops := requests[0].expert.sampling.stop:
-            options |= {"stop_strings": list(stops), "tokenizer": self.tokenizer}
-        if any(map(_sampled, requests)):
-            options["logits_processor"] = LogitsProcessorList(
-                [GumbelSampling(requests, self.device)]
-            )
-        with torch.inference_mode():
-            written = self.model.generate(
-                input_ids=ids.to(self.device),
-                attention_mask=mask.to(self.device),
-                max_new_tokens=max(r.expert.sampling.max_tokens for r in requests),
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                pad_token_id=self.pad,
-                **options,
-            )
-        rows: list[list[int]] = written[:, width:].tolist()
-        return rows
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        sampling = GumbelSampling(requests)
+        written: list[list[int]] = [[] for _ in prompts]
+        rows = list(range(len(prompts)))
+        cache: Any = None
+        while rows:
+            left = max(requests[row].expert.sampling.max_tokens for row in rows)
+            left -= len(written[rows[0]])
+            with torch.inference_mode():
+                out = self.model.generate(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    past_key_values=cache,
+                    max_new_tokens=min(BURST, left),
+                    do_sample=False,
+                    temperature=None,
+                    top_p=None,
+                    top_k=None,
+                    pad_token_id=self.pad,
+                    logits_processor=sampling.processors(rows),
+                    return_dict_in_generate=True,
+                    **self._adapters_of([requests[row] for row in rows]),
+                )
+            ids, cache = out.sequences, out.past_key_values
+            new = ids[:, mask.shape[1] :]
+            mask = torch.cat([mask, torch.ones_like(new)], dim=1)
+            for row, tokens in zip(rows, new.tolist(), strict=True):
+                written[row] += tokens
+            going = [k for k, row in enumerate(rows) if not self._done(requests[row], written[row])]
+            if 0 < len(going) < len(rows):
+                chosen = torch.tensor(going, device=self.device)
+                ids, mask = ids[chosen], mask[chosen]
+                cache.batch_select_indices(chosen)
+            rows = [rows[k] for k in going]
+        return written
 
-    def response(
-        self, request: Request, read: int, tokens: list[int], seconds: float
-    ) -> Response:
-        limit = request.expert.sampling.max_tokens
-        stop_at = next((k for k, t in enumerate(tokens[:limit]) if t in self.eos), None)
-        written = tokens[: limit if stop_at is None else stop_at]
-        text: str = self.tokenizer.decode(written, skip_special_tokens=True)
-        ends = [at for s in request.expert.sampling.stop if (at := text.find(s)) >= 0]
-        if ends:
-            text = text[: min(ends)]
-        stopped = stop_at is not None or bool(ends)
-        usage = Usage(read, len(written))
-        return Response(text.strip(), usage, "stop" if stopped else "length", seconds)
+    def _adapters_of(self, requests: Sequence[Request]) -> dict[str, Any]:
+        """What peft's `generate` wants to be told of the adapter of each row."""
+        folders = [request.expert.adapter for request in requests]
+        if not self._adapters:
+            return {}
+        if len(set(folders)) == 1 and folders[0] is not None:  # faster than a mix of one
+            self.model.set_adapter(self._adapters[folders[0]])
+            return {}
+        return {"adapter_names": [self._adapters[f] if f else NO_ADAPTER for f in folders]}
+
+    def _done(self, request: Request, tokens: list[int]) -> bool:
+        how = request.expert.sampling
+        return (
+            len(tokens) >= how.max_tokens
+            or not self.eos.isdisjoint(tokens)
+            or any(stop in self._text(tokens) for stop in how.stop)
+        )
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        return text
+
+    def response(self, request: Request, read: int, tokens: list[int], seconds: float) -> Response:
+        how = request.expert.sampling
+        ends = (k for k, token in enumerate(tokens[: how.max_tokens]) if token in self.eos)
+        end = next(ends, None)
+        tokens = tokens[: how.max_tokens if end is None else end]
+        text = self._text(tokens)
+        found = [at for at in map(text.find, how.stop) if at >= 0]
+        if found:
+            text = text[: min(found)]
+            # No more tokens are counted than it took to write the stop string.
+            lengths = range(max(0, len(tokens) - BURST), len(tokens))
+            stopped = (n for n in lengths if any(s in self._text(tokens[:n]) for s in how.stop))
+            tokens = tokens[: next(stopped, len(tokens))]
+        finish: Literal["stop", "length"] = "length" if end is None and not found else "stop"
+        return Response(text.strip(), Usage(read, len(tokens)), finish, seconds)
 
 
 class GumbelSampling:
@@ -314,34 +385,42 @@ class GumbelSampling:
     content: what it draws does not depend on its neighbours in the batch.
     """
 
-    def __init__(self, requests: Sequence[Request], device: str) -> None:
+    def __init__(self, requests: Sequence[Request]) -> None:
         import torch
 
-        self.sampling = [request.expert.sampling for request in requests]
-        self.generators = [
-            torch.Generator("cpu").manual_seed(int.from_bytes(request.key()[:7], "little"))
-            for request in requests
-        ]
-        self.device = device
+        self._how = [request.expert.sampling for request in requests]
+        self._generators = {
+            row: torch.Generator("cpu").manual_seed(int.from_bytes(request.key()[:7], "little"))
+            for row, request in enumerate(requests)
+            if request.expert.sampling.temperature > 0
+        }
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    def processors(self, rows: Sequence[int]) -> Any:
+        """For a batch of these requests, as `generate` wants it; empty where none samples."""
+        from transformers import LogitsProcessorList
+
+        sampled = [(k, row) for k, row in enumerate(rows) if row in self._generators]
+
+        def add_noise(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            scores = scores.clone()
+            for k, row in sampled:
+                scores[k] = self._noised(scores[k], row)
+            return scores
+
+        return LogitsProcessorList([add_noise] if sampled else [])
+
+    def _noised(self, scores: torch.Tensor, row: int) -> torch.Tensor:
         import torch
 
-        scores = scores.clone()
-        for row, (how, generator) in enumerate(zip(self.sampling, self.generators, strict=True)):
-            if how.temperature == 0:
-                continue
-            logs = torch.log_softmax(scores[row].float() / how.temperature, dim=-1)
-            if how.top_p < 1:
-                ranked, order = logs.sort(descending=True)
-                mass_before = ranked.exp().cumsum(-1) - ranked.exp()
-                logs[order[mass_before >= how.top_p]] = -torch.inf
-            uniform = torch.rand(logs.shape, generator=generator).clamp_(min=1e-20)
-            scores[row] = logs - torch.log(-torch.log(uniform)).to(logs)
-        return scores
+        how = self._how[row]
+        logs = torch.log_softmax(scores.float() / how.temperature, dim=-1)
+        if how.top_p < 1:
+            ranked, order = logs.sort(descending=True)
+            mass_before = ranked.exp().cumsum(-1) - ranked.exp()
+            logs[order[mass_before >= how.top_p]] = -torch.inf
+        uniform = torch.rand(logs.shape, generator=self._generators[row]).clamp_(min=1e-20)
+        return logs - torch.log(-torch.log(uniform)).to(logs)
 
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
