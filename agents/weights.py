@@ -1,4 +1,4 @@
-"""What can be known about weights without loading them: are they there, do they fit, which are they.
+"""What can be known about weights without loading them: are they there, do they fit?
 
 Reads safetensors headers only, so it needs neither torch nor safetensors.
 """
@@ -30,18 +30,26 @@ def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            with path.open("rb") as file:
-                size = int.from_bytes(file.read(8), "little")
-                if not 0 < size <= 100_000_000:
-                    raise ValueError(f"header of {size} bytes")
-                header: dict[str, Any] = json.loads(file.read(size))
-        except (OSError, ValueError) as error:
+            found |= _header(path)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise PoolError(
                 f"`{path}` is not a readable safetensors file ({error}): save the weights again"
             ) from None
-        header.pop("__metadata__", None)
-        found.update({name: tuple(entry["shape"]) for name, entry in header.items()})
     return found
+
+
+def _header(path: Path) -> dict[str, tuple[int, ...]]:
+    """https://github.com/huggingface/safetensors#format: 8 bytes of length, JSON, then the data."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if not 0 < size <= 100_000_000:
+            raise ValueError(f"its header would have {size} bytes")
+        header: dict[str, Any] = json.loads(file.read(size))
+    header.pop("__metadata__", None)
+    end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    if path.stat().st_size < 8 + size + end:
+        raise ValueError("it is cut off")
+    return {name: tuple(entry["shape"]) for name, entry in header.items()}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -75,35 +83,38 @@ def check_model(folder: Path, who: str) -> None:
 def check_adapter(folder: Path, base: Path | None, who: str) -> None:
     """Raises `PoolError` unless `folder` holds a LoRA adapter that fits the base.
 
-    Every ``X.lora_A.weight`` must take what the base's ``X.weight`` takes, every ``X.lora_B.weight``
-    give what it gives. `base` may be None where only the hub knows the base.
+    Every ``X.lora_A.weight`` must take what the base's ``X.weight`` takes, and every
+    ``X.lora_B.weight`` give what it gives. `base` may be None where only the hub knows it.
     """
+    who = f"{who}: key `adapter`"
     if not folder.is_dir():
-        raise PoolError(f"{who}: key `adapter`: `{folder}` is not a folder")
+        raise PoolError(f"{who}: `{folder}` is not a folder: give the adapter's folder")
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise PoolError(
-                f"{who}: key `adapter`: `{folder}` holds no {name}: needs a peft adapter with "
-                "safetensors weights"
+                f"{who}: `{folder}` holds no {name}: needs a peft adapter with safetensors weights"
             )
-    _read_json(folder / "adapter_config.json")
-    if base is None:
+    kind = _read_json(folder / "adapter_config.json").get("peft_type")
+    if kind != "LORA":
+        raise PoolError(f"{who}: `{folder}` is of type `{kind}`: must be a LoRA adapter (`LORA`)")
+    adapter = shapes(folder)
+    # What is quantised has other shapes than it stands for.
+    if base is None or "quantization_config" in _read_json(base / "config.json"):
         return
     wanted = shapes(base)
-    for tensor, shape in shapes(folder).items():
+    for tensor, shape in adapter.items():
         match = re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])\.weight", tensor)
-        if match is None:
+        if match is None or match[1] == "lm_head":  # which may be tied, and then is not there
             continue
         target, side = f"{match[1]}.weight", match[2]
-        have = wanted.get(target)
-        fits = have is not None and (
-            shape[1] == have[1] if side == "A" else shape[0] == have[0]
-        )
-        if not fits:
+        # Some bases are saved without the name of the model they are the body of.
+        have = wanted.get(target) or wanted.get(target.partition(".")[2])
+        # Which of its two sides a layer takes and which it gives is not the same for all kinds.
+        if have is None or (shape[1] if side == "A" else shape[0]) not in have:
             raise PoolError(
-                f"{who}: key `adapter`: `{folder}` was made for another base than `{base}`: its "
-                f"`{tensor}` {list(shape)} does not fit the base's "
-                f"`{target}` {list(have) if have else '(missing)'}"
+                f"{who}: `{folder}` was made for another base than `{base}`: its `{tensor}` "
+                f"{list(shape)} does not fit the base's `{target}` "
+                f"{list(have) if have else '(missing)'}"
             )
 
 
