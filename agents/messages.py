@@ -1,4 +1,4 @@
-"""What goes to an engine and what comes back: immutable leaves that everything else passes around."""
+"""What goes to an engine and what comes back: immutable leaves that all else passes around."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Role, question and the predecessors' responses become the messages that an expert is asked with."""
+"""Role, question and predecessors' responses become the messages that an expert is asked with."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class PromptStyle:
             previous = [_flat(response) for response in previous]
         return self._template(len(previous), position) % (*previous, question)
 
-    @functools.cache  # noqa: B019: styles are few and live as long as the process
+    @functools.cache  # noqa: B019 - styles are few and live as long as the process
     def _template(self, predecessors: int, position: Position) -> str:
         """With a ``%s`` for every predecessor's response, and one for the question."""
         parts = [self.openings[position]] if self.openings[position] else []

@@ -48,9 +48,9 @@ class Summary:
     def __str__(self) -> str:
         failed = f", {self.failures} failed" if self.failures else ""
         return (
-            f"score {self.score:.3f} [{self.low:.3f}, {self.high:.3f}] on {self.questions} questions"
-            f"{failed}; {self.calls} calls, {self.asked} asked, {self.tokens} tokens, "
-            f"{self.seconds:.1f} s"
+            f"score {self.score:.3f} [{self.low:.3f}, {self.high:.3f}] "
+            f"on {self.questions} questions{failed}; "
+            f"{self.calls} calls, {self.asked} asked, {self.tokens} tokens, {self.seconds:.1f} s"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -128,8 +128,8 @@ class Evaluation:
 def interval(scores: Sequence[float], z: float = 1.959964) -> tuple[float, float]:
     """95 % confidence interval of a mean of scores in [0, 1].
 
-    Wilson's for right-or-wrong scores; it applies to graded ones, too, whose variance is smaller, and
-    is then a little wide.
+    Wilson's for right-or-wrong scores. It applies to graded ones, too, whose variance is smaller,
+    and is then a little wide.
     """
     n = len(scores)
     mean = math.fsum(scores) / n

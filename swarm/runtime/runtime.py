@@ -25,9 +25,7 @@ class Runtime:
         resident: how many base models may be loaded at once.
     """
 
-    def __init__(
-        self, engines: Mapping[str, Engine] | None = None, *, resident: int = 1
-    ) -> None:
+    def __init__(self, engines: Mapping[str, Engine] | None = None, *, resident: int = 1) -> None:
         self.residency = Residency(engines, limit=resident)
         self._memory = MemoryCache()
         self._shared: WeakKeyDictionary[asyncio.AbstractEventLoop, Scheduler] = WeakKeyDictionary()
