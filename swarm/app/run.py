@@ -120,11 +120,13 @@ def load_run(argument: str, chosen: Chosen) -> Question | Scoring:
     task = load_task(path)
     check_split(task, chosen)
     files["task"] = str(Path(path).resolve())
+    # A pool that was not given is that of the run which the graph comes from.
+    origins = {"graph": "argument", "pool": f"run {argument}", **chosen.origins()}
     settings = {
         "graph": argument,
         "store": chosen.lasting_store(),
         "files": files,
-        "from": {"graph": "argument", **chosen.origins()},
+        "from": origins,
     }
     return Scoring(graph, pool, task, chosen, settings)
 

@@ -105,6 +105,7 @@ def test_best_graph_of_a_run_with_its_pool(cli: Cli) -> None:
     found = document(cli("run", "1", "--task", "task.toml", "--split", "dev", "--json"))
     assert found["run"] == 2
     assert found["summary"]["score"] == 1
+    assert found["settings"]["from"]["pool"] == "run 1"
 
 
 def test_task_on_which_every_question_fails(cli: Cli, world: Path) -> None:
