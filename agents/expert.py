@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType, FunctionType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
@@ -91,6 +91,13 @@ class Expert(BaseModel):
         expert._script = function
         return expert
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy. Unlike pydantic's, an updated one is checked, and fingerprinted anew."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        copy = type(self)(**{**fields, **(update or {})})
+        copy._script = self._script
+        return copy
+
     @property
     def script(self) -> Script | None:
         """The function behind a scripted expert."""
@@ -136,17 +143,28 @@ def _identity(value: object) -> str:
         constants = ",".join(map(_identity, value.co_consts))
         return f"{value.co_code.hex()}({constants}){value.co_names}"
     if isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        inside = (value.__code__, value.__defaults__, value.__kwdefaults__, *cells)
+        inside = (value.__code__, value.__defaults__, value.__kwdefaults__, *_closed_over(value))
         return f"{value.__module__}.{value.__qualname__}({','.join(map(_identity, inside))})"
     if isinstance(value, functools.partial):
         return f"partial({_identity((value.func, value.args, value.keywords))})"
     if isinstance(value, tuple | list):
         return f"[{','.join(map(_identity, value))}]"
+    if isinstance(value, set | frozenset):  # which has another order in another process
+        return f"{{{','.join(sorted(map(_identity, value)))}}}"
     if isinstance(value, Mapping):
         return f"{{{','.join(f'{k!r}:{_identity(v)}' for k, v in value.items())}}}"
     # The default repr holds an address, which says nothing in another process.
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def _closed_over(function: FunctionType) -> Iterator[object]:
+    """Local functions by their code only: they may close over one another."""
+    for cell in function.__closure__ or ():
+        try:
+            value = cell.cell_contents
+        except ValueError:  # empty until it is assigned
+            continue
+        yield value.__code__ if isinstance(value, FunctionType) else value
 
 
 class _PoolFile(BaseModel):
@@ -170,11 +188,15 @@ class Pool(Mapping[str, Expert]):
         """Checks what can be checked without loading a model.
 
         Raises:
-            PoolError: no experts, two of one name, an unknown engine, weights that are missing or
-                made for another base.
+            PoolError: no experts, two (or two roles) of one name, an unknown engine, weights that
+                are missing or made for another base.
         """
         self.name = name
-        self.roles: dict[str, Role] = {role.name: role for role in roles}
+        self.roles: dict[str, Role] = {}
+        for role in roles:
+            if role.name in self.roles:
+                raise PoolError(f"pool `{name}`: two roles are called `{role.name}`: rename one")
+            self.roles[role.name] = role
         self._experts: dict[str, Expert] = {}
         for expert in experts:
             if expert.name in self._experts:
@@ -201,10 +223,14 @@ class Pool(Mapping[str, Expert]):
         for i, entry in enumerate(file.experts):
             merged = {**file.defaults, **entry}
             for table in ("sampling", "price", "options"):
-                if table in file.defaults and table in entry:
-                    merged[table] = {**file.defaults[table], **entry[table]}
+                tables = [given[table] for given in (file.defaults, entry) if table in given]
+                if all(isinstance(each, dict) for each in tables):
+                    merged[table] = {k: v for each in tables for k, v in each.items()}
             experts.append(_expert(merged, f"{path}: expert {i + 1}", path.parent))
-        return cls(experts, name=file.name, roles=file.roles)
+        try:
+            return cls(experts, name=file.name, roles=file.roles)
+        except PoolError as error:
+            raise PoolError(f"`{path}`: {error}") from None
 
     def __getitem__(self, name: str) -> Expert:
         try:
@@ -263,7 +289,7 @@ def _expert(entry: dict[str, Any], where: str, folder: Path) -> Expert:
     try:
         expert = Expert.model_validate(entry)
     except ValidationError as error:
-        raise settings_error(where, error, Expert) from None
+        raise settings_error(where.replace("`", ""), error, Expert) from None
     if expert.engine == "scripted":
         return Expert.scripted(
             script=_load_script(expert.model, folder, where),
@@ -273,7 +299,7 @@ def _expert(entry: dict[str, Any], where: str, folder: Path) -> Expert:
     for key in ("model", "adapter"):
         value = getattr(expert, key)
         if value is not None and not (key == "model" and not _is_path(value, folder)):
-            places[key] = str((folder / value).resolve())
+            places[key] = str((folder / Path(value).expanduser()).resolve())
     return expert.model_copy(update=places)
 
 
@@ -286,31 +312,32 @@ def _load_script(model: str, folder: Path, where: str) -> Script | dict[str, str
     """`table.json` or `file.py:function`, relative to the pool's file."""
     path, _, function = model.partition(":")
     file = folder / path
+    where = f"{where}: key `model`"
     if not file.is_file():
         raise ConfigError(
-            f"{where}: key `model`: `{model}`: there is no file `{file}`: "
+            f"{where}: `{model}`: there is no file `{file}`: "
             "a scripted expert is `table.json` or `file.py:function`"
         )
     if not function:
         try:
-            table = json.loads(file.read_text())
+            table = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ConfigError(f"{where}: key `model`: `{file}` is not JSON ({error})") from None
+            raise ConfigError(f"{where}: `{file}` is not JSON ({error})") from None
         if not isinstance(table, dict):
-            raise ConfigError(f"{where}: key `model`: `{file}` must hold an object prompt → answer")
+            raise ConfigError(f"{where}: `{file}` must hold an object prompt → answer")
         return {str(k): str(v) for k, v in table.items()}
     from importlib import util
 
     spec = util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{where}: `{file}` is no Python file: its name must end in .py")
     module = util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's file raises
         problem = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{where}: key `model`: `{file}` can't be imported: {problem}") from error
+        raise ConfigError(f"{where}: `{file}` can't be imported: {problem}") from error
     script = getattr(module, function, None)
     if not callable(script):
-        raise ConfigError(f"{where}: key `model`: `{file}` has no function `{function}`")
+        raise ConfigError(f"{where}: `{file}` has no function `{function}`")
     return script  # type: ignore[no-any-return]
