@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from swarm.agents.expert import Expert
 from swarm.agents.messages import Response
@@ -28,15 +30,39 @@ class Recorder(ABC):
 
 
 class MemoryCache(Recorder):
-    """Answers of this process, kept in a dictionary."""
+    """Answers of this process, as many as there is room for: who serves for ever must not grow.
 
-    def __init__(self) -> None:
-        self._answers: dict[bytes, Response] = {}
+    May be used from several threads.
+    """
+
+    ENTRY = 500
+    """What an answer takes beside its text, in bytes."""
+
+    def __init__(self, room: int = 1 << 28) -> None:
+        """`room`: about so many bytes; what was not wanted for longest is forgotten."""
+        self._room = room
+        self._answers: OrderedDict[bytes, Response] = OrderedDict()
+        self._lock = threading.Lock()
 
     def known(self, keys: Collection[bytes]) -> Mapping[bytes, Response]:
-        return {key: self._answers[key] for key in keys if key in self._answers}
+        with self._lock:
+            found = {key: self._answers[key] for key in keys if key in self._answers}
+            for key in found:
+                self._answers.move_to_end(key)
+        return found
 
     def record(
         self, batch: BatchRecord, experts: Sequence[Expert], answers: Sequence[AnswerRecord]
     ) -> None:
-        self._answers.update((answer.key, answer.response) for answer in answers)
+        self.keep((answer.key, answer.response) for answer in answers)
+
+    def keep(self, answers: Iterable[tuple[bytes, Response]]) -> None:
+        """Keeps answers, and forgets others for them."""
+        with self._lock:
+            for key, response in answers:
+                if key not in self._answers:
+                    self._room -= self.ENTRY + len(response.text)
+                    self._answers[key] = response
+            while self._room < 0:
+                _, response = self._answers.popitem(last=False)
+                self._room += self.ENTRY + len(response.text)

@@ -7,7 +7,7 @@ question is a column of length one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict
@@ -18,6 +18,7 @@ from swarm.agents.prompt import Position
 from swarm.agents.role import Role, find_role
 from swarm.errors import EngineError
 from swarm.graphs.graph import AgentGraph
+from swarm.runtime.runtime import gather, run_sync
 from swarm.runtime.scheduler import Answers, Outcome, Participant, Scheduler
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class GraphRun:
     participant: Participant | None = None
     log: dict[str, AgentLog] = field(default_factory=dict)
     """By agent. An agent with no rows left to answer is logged, too."""
+    answers: Texts = field(default_factory=list)
+    """The end node's responses."""
 
 
 current_run: ContextVar[GraphRun | None] = ContextVar("current_run", default=None)
@@ -110,7 +113,6 @@ def compile_graph(
     graph: AgentGraph,
     nodes: Mapping[str, _Node],
     scheduler: Callable[[], Scheduler],
-    run_sync: Callable[[Coroutine[Any, Any, ColumnState]], ColumnState],
     **options: Any,
 ) -> CompiledStateGraph[ColumnState, None, ColumnState, ColumnState]:
     """The LangGraph program of `graph`.
@@ -118,7 +120,6 @@ def compile_graph(
     Args:
         nodes: from `resolve`.
         scheduler: gives the one that calls go to, when a node runs.
-        run_sync: drives a coroutine where the user calls the program's sync methods.
         options: passed on to LangGraph's `compile`, a checkpointer for instance.
     """
     from langchain_core.runnables import RunnableLambda
@@ -129,7 +130,7 @@ def compile_graph(
     for agent in graph.agents:
         act = _actor(nodes[agent.name], scheduler, is_end=agent.name == graph.end.name)
 
-        def act_sync(state: ColumnState, act: Any = act) -> Any:
+        def act_sync(state: ColumnState, act: Any = act) -> Any:  # for the sync methods
             return run_sync(act(state))
 
         builder.add_node(names[agent.name], RunnableLambda(act_sync, afunc=act))
@@ -141,6 +142,68 @@ def compile_graph(
             builder.add_edge(START, names[agent.name])
     builder.add_edge(names[graph.end.name], END)
     return builder.compile(**options)
+
+
+class Program:
+    """A graph ready to be run over questions, every call on record."""
+
+    def __init__(
+        self,
+        graph: AgentGraph,
+        nodes: Mapping[str, _Node],
+        scheduler: Callable[[], Scheduler],
+    ) -> None:
+        """The same as for `compile_graph`."""
+        self.graph = graph
+        self.nodes = nodes
+        self._scheduler = scheduler
+        # Somebody's own program may call this one: its checkpoints and its limits are not for here.
+        self._compiled = compile_graph(graph, nodes, scheduler, checkpointer=False)
+        self._config: Any = {
+            "recursion_limit": len(graph.agents) + 2,
+            "max_concurrency": len(graph.agents),
+        }
+
+    async def run(self, questions: Sequence[str]) -> list[tuple[range, GraphRun]]:
+        """Which of the questions made up a column, and what its agents did.
+
+        There is one column, or narrow ones where an engine wants that.
+        """
+        residency = self._scheduler().residency
+        engines = [residency.engine(node.expert.engine) for node in self.nodes.values()]
+        n = len(questions)
+        width = min((engine.column for engine in engines if engine.column), default=max(n, 1))
+        columns = [range(start, min(start + width, n)) for start in range(0, n, width)]
+        runs = await gather(self._run([questions[i] for i in rows]) for rows in columns)
+        return list(zip(columns, runs, strict=True))
+
+    async def _run(self, questions: list[str]) -> GraphRun:
+        with self._scheduler().join([len(wave) for wave in self.graph.waves]) as participant:
+            run = GraphRun(participant)
+            token = current_run.set(run)
+            try:
+                state = await self._compiled.ainvoke(_start(questions), self._config)
+            finally:
+                current_run.reset(token)
+        run.answers = state["answers"]
+        return run
+
+    async def stream(self, question: str) -> AsyncIterator[tuple[str, str]]:
+        """(agent, response) as each agent answers one question.
+
+        Raises:
+            EngineError: a call failed.
+        """
+        async for update in self._compiled.astream(
+            _start([question]), self._config, stream_mode="updates"
+        ):
+            for state in update.values():
+                for agent, (text,) in state["responses"].items():
+                    yield agent, text
+
+
+def _start(questions: list[str]) -> ColumnState:
+    return {"questions": questions, "responses": {}}
 
 
 def _actor(
@@ -192,11 +255,16 @@ def _raise_if_all_failed(outcomes: Sequence[Outcome]) -> None:
 
 
 def _node_names(graph: AgentGraph) -> dict[str, str]:
-    """Agent → name of its node. LangGraph keeps ``:``, ``|`` and leading ``__`` for itself."""
+    """Agent → name of its node.
+
+    LangGraph keeps ``:``, ``|``, leading ``__`` and the keys of the state for itself.
+    """
     names: dict[str, str] = {}
+    taken = set(ColumnState.__annotations__)
     for agent in graph.agents:
         name = agent.name.replace(":", "_").replace("|", "_")
-        if name.startswith("__") or name in names.values():
-            name = f"agent {len(names)} {name.lstrip('_')}"
+        while name in taken or name.startswith("__"):
+            name = f"agent {name}"
         names[agent.name] = name
+        taken.add(name)
     return names

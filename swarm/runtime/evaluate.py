@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -13,10 +12,10 @@ from typing import Any
 from swarm.agents.expert import Pool
 from swarm.agents.messages import Response, Usage
 from swarm.agents.role import Role
-from swarm.errors import EngineError
+from swarm.errors import EngineError, InputError
 from swarm.graphs.graph import AgentGraph
-from swarm.runtime.compile import GraphRun, compile_graph, current_run, resolve
-from swarm.runtime.runtime import run_sync
+from swarm.runtime.compile import GraphRun, Program, resolve
+from swarm.runtime.runtime import gather
 from swarm.runtime.scheduler import Scheduler
 from swarm.store.records import EvaluationRecord, QuestionRecord
 from swarm.tasks import Example, Task
@@ -100,16 +99,16 @@ class Evaluation:
 
     def summary(self) -> Summary:
         low, high = interval(self.scores)
-        calls = asked = 0
+        calls = asked = tokens = 0
         cost = 0.0
-        read = written = 0
         for _, run in self.runs:
             for agent, entry in run.log.items():
+                answered = [isinstance(outcome, Response) for outcome in entry.outcomes]
                 usages = [o.usage for o in entry.outcomes if isinstance(o, Response)]
                 used = Usage(sum(u[0] for u in usages), sum(u[1] for u in usages))
                 calls += len(usages)
-                asked += len(entry.cached) - sum(entry.cached)
-                read, written = read + used.prompt_tokens, written + used.completion_tokens
+                asked += sum(a and not c for a, c in zip(answered, entry.cached, strict=True))
+                tokens += used.total
                 cost += self.prices[agent].of(used)
         return Summary(
             score=self.score,
@@ -119,7 +118,7 @@ class Evaluation:
             failures=len(self.errors),
             calls=calls,
             asked=asked,
-            tokens=read + written,
+            tokens=tokens,
             cost=cost,
             seconds=self.seconds,
         )
@@ -156,6 +155,8 @@ class Evaluator:
         limit: int | None = None,
     ) -> None:
         """`limit` takes the first so many questions of the split."""
+        if limit is not None and limit < 1:
+            raise InputError(f"`limit` is {limit}: at least 1 question must be asked")
         self.task = task
         self.split = split
         self.pool = pool
@@ -172,57 +173,31 @@ class Evaluator:
         """Runs all `graphs` together; one that occurs twice is run once."""
         started = time.perf_counter()
         different = list(dict.fromkeys(graphs))
-        nodes = [resolve(graph, self.pool, self.roles) for graph in different]
         programs = [
-            compile_graph(graph, node, lambda: self._scheduler, run_sync)
-            for graph, node in zip(different, nodes, strict=True)
+            Program(graph, resolve(graph, self.pool, self.roles), lambda: self._scheduler)
+            for graph in different
         ]
-        tasks = []
-        async with asyncio.TaskGroup() as group:
-            for graph, node, program in zip(different, nodes, programs, strict=True):
-                for rows in self._columns(node):
-                    tasks.append((graph, rows, group.create_task(self._run(graph, program, rows))))
-        runs: dict[AgentGraph, list[tuple[range, GraphRun]]] = {graph: [] for graph in different}
-        answers: dict[AgentGraph, list[str | None]] = {graph: [] for graph in different}
-        for graph, rows, task in tasks:
-            texts, run = task.result()
-            runs[graph].append((rows, run))
-            answers[graph] += texts
+        runs = await gather(program.run(self._questions) for program in programs)
         seconds = time.perf_counter() - started
         found = {
-            graph: Evaluation(
-                graph=graph,
-                split=self.split,
-                answers=answers[graph],
-                scores=self._score(answers[graph]),
-                runs=runs[graph],
-                seconds=seconds,
-                prices={name: n.expert.price for name, n in node.items()},
-            )
-            for graph, node in zip(different, nodes, strict=True)
+            program.graph: self._evaluation(program, columns, seconds)
+            for program, columns in zip(programs, runs, strict=True)
         }
         return [found[graph] for graph in graphs]
 
-    def _columns(self, nodes: Mapping[str, Any]) -> list[range]:
-        n = len(self.examples)
-        engines = {self._scheduler.residency.engine(node.expert.engine) for node in nodes.values()}
-        width = min((engine.column or n for engine in engines), default=n)
-        return [range(start, min(start + width, n)) for start in range(0, n, width)]
-
-    async def _run(
-        self, graph: AgentGraph, program: Any, rows: range
-    ) -> tuple[list[str | None], GraphRun]:
-        with self._scheduler.join([len(wave) for wave in graph.waves]) as participant:
-            run = GraphRun(participant)
-            token = current_run.set(run)
-            try:
-                state = await program.ainvoke(
-                    {"questions": [self._questions[i] for i in rows], "responses": {}},
-                    {"recursion_limit": len(graph.agents) + 2},
-                )
-            finally:
-                current_run.reset(token)
-        return state["answers"], run
+    def _evaluation(
+        self, program: Program, runs: Sequence[tuple[range, GraphRun]], seconds: float
+    ) -> Evaluation:
+        answers = [answer for _, run in runs for answer in run.answers]
+        return Evaluation(
+            graph=program.graph,
+            split=self.split,
+            answers=answers,
+            scores=self._score(answers),
+            runs=runs,
+            seconds=seconds,
+            prices={name: node.expert.price for name, node in program.nodes.items()},
+        )
 
     def _score(self, answers: Sequence[str | None]) -> list[float]:
         score = self.task.score

@@ -10,28 +10,30 @@ from swarm.agents.expert import Expert, Pool
 from swarm.agents.messages import Response
 from swarm.agents.role import Role
 from swarm.errors import StoreError
-from swarm.runtime.cache import Recorder
+from swarm.runtime.cache import MemoryCache, Recorder
 from swarm.store import AnswerRecord, BatchRecord, ExpertRecord, Store
 
 
 class StoreRecorder(Recorder):
     """Keeps the calls of one run; each batch is committed before the next is run.
 
-    Contents of answers are also kept in memory, since a search asks for the same ones again and
-    again.
+    Answers are also kept in memory, since a search asks for the same ones again and again.
     """
 
     def __init__(self, store: Store, run: int) -> None:
         self._store = store
         self._run = run
-        self._known: dict[bytes, Response] = {}
+        self._memory = MemoryCache()
         self._experts: set[bytes] = set()
 
     def known(self, keys: Collection[bytes]) -> Mapping[bytes, Response]:
-        new = [key for key in keys if key not in self._known]
-        if new:
-            self._known.update(self._store.known(new))
-        return self._known
+        found = self._memory.known(keys)
+        new = [key for key in keys if key not in found]
+        if not new:
+            return found
+        stored = self._store.known(new)
+        self._memory.keep(stored.items())
+        return {**found, **stored}
 
     def record(
         self, batch: BatchRecord, experts: Sequence[Expert], answers: Sequence[AnswerRecord]
@@ -40,7 +42,7 @@ class StoreRecorder(Recorder):
             self.add_experts(experts)
             [number] = self._store.add_batches(self._run, [batch])
             self._store.add_answers([answer._replace(batch=number) for answer in answers])
-        self._known.update((answer.key, answer.response) for answer in answers)
+        self._memory.record(batch, experts, answers)
 
     def add_experts(self, experts: Sequence[Expert]) -> None:
         new = [expert for expert in experts if expert.fingerprint not in self._experts]

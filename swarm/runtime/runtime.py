@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -53,23 +54,55 @@ def default_runtime() -> Runtime:
 
 
 def run_sync(work: Coroutine[Any, Any, T]) -> T:
-    """Runs `work` to its end: in this thread, or in another where a loop runs here (notebooks)."""
+    """Runs `work` to its end: in this thread, or in another where a loop runs here (notebooks).
+
+    Ctrl-C cancels it.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
-    outcome: list[T] = []
-    failure: list[BaseException] = []
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
 
-    def drive() -> None:
+    async def cancellable() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        begun.set_result((asyncio.get_running_loop(), task))
+        return await work
+
+    with ThreadPoolExecutor(1, "swarm") as thread:
+        running = thread.submit(copy_context().run, asyncio.run, cancellable())
         try:
-            outcome.append(asyncio.run(work))
-        except BaseException as error:
-            failure.append(error)
+            return running.result()
+        except KeyboardInterrupt:  # which comes to this thread only
+            loop, task = begun.result()
+            loop.call_soon_threadsafe(task.cancel)
+            raise
 
-    thread = threading.Thread(target=drive, name="swarm")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
+
+async def gather(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """All results, in order. The first that fails ends the others, and then its error is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in work]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+def iterate(steps: AsyncIterator[T]) -> Iterator[T]:
+    """An asynchronous iterator as an ordinary one, on a thread of its own."""
+    runner = asyncio.Runner()
+    with ThreadPoolExecutor(1, "swarm") as thread:
+        try:
+            while True:
+                try:
+                    yield thread.submit(runner.run, _next(steps)).result()
+                except StopAsyncIteration:
+                    return
+        finally:
+            thread.submit(runner.close).result()
+
+
+async def _next(steps: AsyncIterator[T]) -> T:
+    return await anext(steps)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swarm.agents.expert import Pool
@@ -13,10 +13,11 @@ from swarm.agents.role import Role
 from swarm.errors import EngineError
 from swarm.graphs import topologies
 from swarm.graphs.graph import Agent, AgentGraph
-from swarm.runtime.compile import AgentLog, GraphRun, compile_graph, current_run, resolve
+from swarm.runtime.compile import Program, compile_graph, resolve
 from swarm.runtime.evaluate import Evaluation, Evaluator
 from swarm.runtime.recording import StoreRecorder, finishing, wording
-from swarm.runtime.runtime import Runtime, default_runtime, run_sync
+from swarm.runtime.runtime import Runtime, default_runtime, iterate, run_sync
+from swarm.runtime.scheduler import Outcome
 from swarm.store import Store
 from swarm.tasks import Task
 
@@ -78,13 +79,11 @@ class System:
         `options` go to LangGraph's `compile`: `checkpointer`, `interrupt_before` and so on. A call
         that fails gives None for its question; if all fail, the error is raised.
         """
-        return compile_graph(
-            self.graph, self._nodes, self.runtime.shared_scheduler, run_sync, **options
-        )
+        return compile_graph(self.graph, self._nodes, self.runtime.shared_scheduler, **options)
 
     @functools.cached_property
-    def _program(self) -> CompiledStateGraph[Any, Any, Any, Any]:
-        return self.as_langgraph()
+    def _program(self) -> Program:
+        return Program(self.graph, self._nodes, self.runtime.shared_scheduler)
 
     def invoke(self, question: str) -> Trace:
         """Answers one question.
@@ -107,45 +106,21 @@ class System:
 
     async def abatch(self, questions: Sequence[str]) -> list[Trace]:
         """See `batch`."""
-        scheduler = self.runtime.shared_scheduler()
-        with scheduler.join([len(wave) for wave in self.graph.waves]) as participant:
-            run = GraphRun(participant)
-            token = current_run.set(run)
-            try:
-                await self._program.ainvoke(
-                    {"questions": list(questions), "responses": {}}, self._config
-                )
-            finally:
-                current_run.reset(token)
-        return [self._trace(question, i, run) for i, question in enumerate(questions)]
-
-    @property
-    def _config(self) -> Any:
-        return {"recursion_limit": len(self.graph.agents) + 2}
-
-    def _trace(self, question: str, row: int, run: GraphRun) -> Trace:
-        calls = []
-        for agent in self.graph.order:
-            entry: AgentLog = run.log[agent.name]
-            if entry.rows is not None and row not in entry.rows:
-                continue
-            k = row if entry.rows is None else entry.rows.index(row)
-            outcome = entry.outcomes[k]
-            answered = isinstance(outcome, Response)
-            calls.append(
-                Call(
-                    agent=agent,
-                    prompt=entry.prompts[k],
-                    response=outcome if isinstance(outcome, Response) else None,
-                    cached=entry.cached[k],
-                    error=None if answered else str(outcome),
-                )
-            )
-        error = next((call.error for call in calls if call.error is not None), None)
-        last = calls[-1]
-        ended = last.agent.name == self.graph.end.name and last.response is not None
-        text = last.response.text if ended and last.response is not None else None
-        return Trace(question, text, tuple(calls), error)
+        columns = await self._program.run(questions)
+        calls: list[list[Call]] = [[] for _ in questions]
+        for rows, run in columns:
+            for agent in self.graph.order:
+                entry = run.log[agent.name]
+                asked = rows if entry.rows is None else (rows[i] for i in entry.rows)
+                for row, prompt, outcome, cached in zip(
+                    asked, entry.prompts, entry.outcomes, entry.cached, strict=True
+                ):
+                    calls[row].append(_call(agent, prompt, outcome, cached))
+        answers = [answer for _, run in columns for answer in run.answers]
+        return [
+            Trace(question, answer, tuple(called), next((c.error for c in called if c.error), None))
+            for question, answer, called in zip(questions, answers, calls, strict=True)
+        ]
 
     def stream(self, question: str) -> Iterator[tuple[str, str]]:
         """(agent, response) as each agent answers; the end node's is the last.
@@ -153,21 +128,11 @@ class System:
         Raises:
             EngineError: a call failed.
         """
-        with asyncio.Runner() as runner:
-            steps = self.astream(question)
-            while True:
-                try:
-                    yield runner.run(anext(steps))  # type: ignore[arg-type]
-                except StopAsyncIteration:
-                    return
+        return iterate(self.astream(question))
 
-    async def astream(self, question: str) -> AsyncIterator[tuple[str, str]]:
+    def astream(self, question: str) -> AsyncIterator[tuple[str, str]]:
         """See `stream`."""
-        start = {"questions": [question], "responses": {}}
-        async for update in self._program.astream(start, self._config, stream_mode="updates"):
-            for state in update.values():
-                for agent, (text,) in state["responses"].items():
-                    yield agent, text
+        return self._program.stream(question)
 
     def evaluate(
         self,
@@ -175,7 +140,7 @@ class System:
         split: str = "test",
         *,
         limit: int | None = None,
-        store: str | Store | None = None,
+        store: str | PathLike[str] | Store | None = None,
         name: str | None = None,
     ) -> Evaluation:
         """Scores the system on a split, or its first `limit` questions.
@@ -197,6 +162,12 @@ class System:
         return evaluation
 
 
+def _call(agent: Agent, prompt: Messages, outcome: Outcome, cached: bool) -> Call:
+    if isinstance(outcome, Response):
+        return Call(agent, prompt, outcome, cached, None)
+    return Call(agent, prompt, None, cached, str(outcome))
+
+
 def evaluate(
     graphs: Sequence[AgentGraph],
     task: Task,
@@ -204,7 +175,7 @@ def evaluate(
     *,
     split: str = "test",
     limit: int | None = None,
-    store: str | Store | None = None,
+    store: str | PathLike[str] | Store | None = None,
     roles: Mapping[str, Role] | None = None,
     runtime: Runtime | None = None,
     name: str | None = None,
@@ -236,7 +207,7 @@ async def aevaluate(
     *,
     split: str = "test",
     limit: int | None = None,
-    store: str | Store | None = None,
+    store: str | PathLike[str] | Store | None = None,
     roles: Mapping[str, Role] | None = None,
     runtime: Runtime | None = None,
     name: str | None = None,
@@ -249,7 +220,7 @@ async def aevaluate(
     if store is None:
         scheduler = runtime.shared_scheduler()
         return await Evaluator(task, split, pool, scheduler, roles=roles, limit=limit)(graphs)
-    opened = Store.open(store) if isinstance(store, str) else store
+    opened = store if isinstance(store, Store) else Store.open(store)
     try:
         described = {
             "task": task.name,
