@@ -115,8 +115,8 @@ class _Group:
             for column in columns
         ]
         self.prompts = list(index)
-        self.keys: list[bytes] = []
-        """Content addresses of `prompts`; none where nothing is recorded."""
+        self.keys: list[bytes] | None = None
+        """Content addresses of `prompts`; None where nothing is recorded."""
         self.outcomes: list[Outcome | None] = [None] * len(index)
         """Of `prompts`; None: not known yet."""
         self.asked: set[int] = set()
@@ -131,7 +131,7 @@ class _Group:
         asked = self.asked
         for column, places in zip(self.columns, self._places, strict=True):
             outcomes: list[Any] = [self.outcomes[i] for i in places]
-            keys = [self.keys[i] for i in places] if self.keys else None
+            keys = None if self.keys is None else [self.keys[i] for i in places]
             cached = []
             for i in places:
                 cached.append(i not in asked)
@@ -183,7 +183,7 @@ class Scheduler:
         else:
             task = loop.create_task(self._run_directly(column))
             self._direct.add(task)
-            task.add_done_callback(self._direct.discard)
+            task.add_done_callback(self._end_direct)
         self._consider()
         try:
             return await column.future
@@ -202,9 +202,12 @@ class Scheduler:
 
     def _end_wave(self, task: asyncio.Task[None]) -> None:
         self._running = None
-        if not task.cancelled():
-            task.exception()  # those who waited have it
+        _seen(task)
         self._consider()
+
+    def _end_direct(self, task: asyncio.Task[None]) -> None:
+        self._direct.discard(task)
+        _seen(task)
 
     async def _run_wave(self) -> None:
         if not self._everyone_waits():
@@ -273,10 +276,10 @@ class Scheduler:
         for group in groups:
             fingerprint, draw = group.expert.fingerprint, group.draw
             group.keys = [request_key(fingerprint, prompt, draw) for prompt in group.prompts]
-        known = self.recorder.known([key for group in groups for key in group.keys])
+        known = self.recorder.known([key for group in groups for key in group.keys or ()])
         if known:
             for group in groups:
-                group.outcomes = [known.get(key) for key in group.keys]
+                group.outcomes = [known.get(key) for key in group.keys or ()]
 
     async def _answer(
         self,
@@ -377,6 +380,12 @@ async def _call(base: str, work: Awaitable[T]) -> T:
         raise EngineError(f"`{base}` failed: it cancelled its own work") from error
     except Exception as error:
         raise EngineError(f"`{base}` failed: {type(error).__name__}: {error}") from error
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """Keeps asyncio from complaining of an error that those who waited have been given."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _given_up() -> EngineError:
