@@ -59,6 +59,8 @@ def vote(task: swarm.Task, evaluations: list[Evaluation]) -> list[float]:
 
 def main() -> None:
     console = Console()
+    if not console.is_terminal:  # a log has no width to keep to
+        console = Console(width=120)
     BUILD.mkdir(exist_ok=True)
     for old in BUILD.glob(f"{STORE.name}*"):
         old.unlink()
@@ -73,7 +75,7 @@ def main() -> None:
     console.print(f"[bold]A question of {task.name}[/]: {example.question}  →  {example.answer}\n")
 
     started = time.monotonic()
-    found = swarm.RoleStep(particles=20, iterations=20, patience=20, seed=0).fit(
+    found = swarm.RoleStep(particles=10, iterations=20, patience=20, seed=0).fit(
         task, pool, store=url
     )
     search_seconds = time.monotonic() - started
