@@ -141,7 +141,8 @@ def compile_graph(
         else:
             builder.add_edge(START, names[agent.name])
     builder.add_edge(names[graph.end.name], END)
-    return builder.compile(**options)
+    # Some versions of LangGraph stop after 25 steps if they aren't told otherwise.
+    return builder.compile(**options).with_config(recursion_limit=len(graph.agents) + 2)
 
 
 class Program:

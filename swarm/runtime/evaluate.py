@@ -137,11 +137,23 @@ def interval(scores: Sequence[float], z: float = 1.959964) -> tuple[float, float
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def select(task: Task, split: str, limit: int | None) -> tuple[Example, ...]:
+    """The examples of a split, or the first so many.
+
+    Raises:
+        TaskError: there is no such split.
+        InputError: `limit` leaves none.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"`limit` is {limit}: at least 1 question must be asked")
+    return task.split(split)[:limit]
+
+
 class Evaluator:
     """Scores graphs on one split of one task.
 
-    Raises (when made): `PoolError`, `TaskError`; (when a graph comes): `PoolError` for an expert or
-    role that isn't there, before anything is run.
+    Raises (when made): see `select`; (when a graph comes): `PoolError` for an expert or role that
+    isn't there, before anything is run.
     """
 
     def __init__(
@@ -155,13 +167,11 @@ class Evaluator:
         limit: int | None = None,
     ) -> None:
         """`limit` takes the first so many questions of the split."""
-        if limit is not None and limit < 1:
-            raise InputError(f"`limit` is {limit}: at least 1 question must be asked")
         self.task = task
         self.split = split
         self.pool = pool
         self.roles = roles or {}
-        self.examples: Sequence[Example] = task.split(split)[:limit]
+        self.examples = select(task, split, limit)
         self._scheduler = scheduler
         self._questions = [example.prompt for example in self.examples]
         self._records = [

@@ -14,7 +14,7 @@ from swarm.errors import EngineError
 from swarm.graphs import topologies
 from swarm.graphs.graph import Agent, AgentGraph
 from swarm.runtime.compile import Program, compile_graph, resolve
-from swarm.runtime.evaluate import Evaluation, Evaluator
+from swarm.runtime.evaluate import Evaluation, Evaluator, select
 from swarm.runtime.recording import StoreRecorder, finishing, wording
 from swarm.runtime.runtime import Runtime, default_runtime, iterate, run_sync
 from swarm.runtime.scheduler import Outcome
@@ -217,6 +217,7 @@ async def aevaluate(
     runtime = runtime or default_runtime()
     for graph in graphs:
         resolve(graph, pool, roles)  # bad input is refused before anything is recorded
+    select(task, split, limit)
     if store is None:
         scheduler = runtime.shared_scheduler()
         return await Evaluator(task, split, pool, scheduler, roles=roles, limit=limit)(graphs)
@@ -231,7 +232,6 @@ async def aevaluate(
             **wording(pool, sorted({name for graph in graphs for name in graph.experts}), roles),
             **(settings or {}),
         }
-        task.split(split)
         run = opened.start_run("evaluation", name or f"{task.name} {split}", described)
         with opened.lock_run(run), finishing(opened, run) as summary:
             recorder = StoreRecorder(opened, run)

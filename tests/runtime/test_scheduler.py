@@ -298,7 +298,7 @@ async def test_a_wave_ends_when_nobody_waits_for_it_any_more():
     fake = Fake(batch=1, pause=5)
     scheduler = Scheduler(Residency({"fake": fake}))
     task = asyncio.create_task(scheduler.ask(expert(), [prompt(i) for i in range(50)]))
-    while not fake.batches:
+    while not fake.batches:  # noqa: ASYNC110
         await asyncio.sleep(0)
     task.cancel()
     async with asyncio.timeout(60):
