@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -73,6 +73,9 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
     with ThreadPoolExecutor(1, "swarm") as thread:
         running = thread.submit(copy_context().run, asyncio.run, cancellable())
         try:
+            # In slices: a Ctrl-C that comes just before a wait begins does not end it.
+            while not wait([running], timeout=0.2).done:
+                pass
             return running.result()
         except KeyboardInterrupt:  # which comes to this thread only
             loop, task = begun.result()
