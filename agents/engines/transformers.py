@@ -6,7 +6,8 @@ import asyncio
 import importlib.util
 import json
 import time
-from collections import OrderedDict
+import warnings
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
@@ -29,14 +30,17 @@ BATCH_TOKENS = {"cpu": 8_192}
 """On a CPU small batches are faster: what is worked on stays in its caches."""
 BURST = 8
 """How many tokens are written before the rows that are done leave the batch."""
+ALONE = 64
+"""Requests from which an adapter gets batches of its own: applying one adapter to a batch is faster
+than applying several to their rows, if the rows are many enough."""
 
 
 class TransformersEngine(Engine):
     """Runs every base through `generate`, with LoRA adapters through peft.
 
-    Requests are sorted by length and then by adapter and cut into batches under a token budget, so
-    that little is spent on padding. Adapters of one base share a batch by peft's `adapter_names`.
-    When the device is out of memory the batch is halved.
+    Requests are sorted by length and cut into batches under a token budget, so that little is spent
+    on padding. An adapter with many requests gets batches of its own; those with few share theirs
+    by peft's `adapter_names`. When the device is out of memory the batch is halved.
 
     Args:
         batch_tokens: how many tokens a batch may hold, prompt and answer, padding included; None
@@ -118,20 +122,23 @@ class TransformersEngine(Engine):
         budget = self.batch_tokens or BATCH_TOKENS.get(base.device, 32_768)
         base.forget_prompts()
         lengths = [len(prompt) for prompt in base.encode([r.messages for r in requests])]
-        # Longest first: if memory does not suffice we learn it at once. Then by adapter, so that a
-        # batch mixes few.
+        adapters = [request.expert.adapter for request in requests]
+        # Who has enough for a batch of its own gets one, the others share. Longest first: if memory
+        # does not suffice we learn it at once. Then by adapter, so that a batch mixes few.
+        alone = {adapter for adapter, count in Counter(adapters).items() if count >= ALONE}
+        groups = [adapter or "" if adapter in alone else None for adapter in adapters]
         order = sorted(
             range(len(requests)),
-            key=lambda i: (-(lengths[i] // 8), requests[i].expert.adapter or ""),
+            key=lambda i: (groups[i] or "", -(lengths[i] // 8), adapters[i] or ""),
         )
         batches: list[list[int]] = []
-        width = 0
+        width, group = 0, None
         for i in order:
             room = lengths[i] + requests[i].expert.sampling.max_tokens
             width = max(width, room)
-            if not batches or width * (len(batches[-1]) + 1) > budget:
+            if not batches or groups[i] != group or width * (len(batches[-1]) + 1) > budget:
                 batches.append([])
-                width = room
+                width, group = room, groups[i]
             batches[-1].append(i)
         return batches
 
@@ -248,14 +255,16 @@ class _Base:
         # methods of that name, so names are made up here.
         name = f"adapter_{self._named}"
         self._named += 1
-        if hasattr(self.model, "peft_config"):
-            self.model.load_adapter(folder, adapter_name=name, use_safetensors=True)
-        else:
-            from peft import PeftModel
+        with warnings.catch_warnings():  # peft still asks transformers by an older name
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+            if hasattr(self.model, "peft_config"):
+                self.model.load_adapter(folder, adapter_name=name, use_safetensors=True)
+            else:
+                from peft import PeftModel
 
-            self.model = PeftModel.from_pretrained(
-                self.model, folder, adapter_name=name, use_safetensors=True
-            )
+                self.model = PeftModel.from_pretrained(
+                    self.model, folder, adapter_name=name, use_safetensors=True
+                )
         self.model.eval().requires_grad_(False)
         self._adapters[folder] = name
 

@@ -6,6 +6,8 @@ question is a column of length one.
 
 from __future__ import annotations
 
+import functools
+import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
@@ -125,6 +127,7 @@ def compile_graph(
     from langchain_core.runnables import RunnableLambda
     from langgraph.graph import END, START, StateGraph
 
+    _freeze_imports()
     builder: StateGraph[ColumnState, None, ColumnState, ColumnState] = StateGraph(ColumnState)
     names = _node_names(graph)
     for agent in graph.agents:
@@ -143,6 +146,18 @@ def compile_graph(
     builder.add_edge(names[graph.end.name], END)
     # Some versions of LangGraph stop after 25 steps if they aren't told otherwise.
     return builder.compile(**options).with_config(recursion_limit=len(graph.agents) + 2)
+
+
+@functools.cache
+def _freeze_imports() -> None:
+    """Takes what is imported by now out of the garbage collector's rounds, once a process.
+
+    LangGraph and its like are some hundred thousand objects that stay for good. Walking them in
+    every full collection makes a column of 2 000 questions four times as dear
+    (`benchmarks/runtime_overhead.py`).
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class Program:
