@@ -29,6 +29,8 @@ class ScriptedEngine(Engine):
             for _, messages, _ in group:
                 try:
                     text = script(messages)
+                    if not isinstance(text, str):
+                        raise TypeError(f"{text!r} is no text")
                     for stop in stops:
                         text = text.partition(stop)[0]
                     written = text.count(" ") + 1 if text else 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import json
 import time
 import warnings
 from collections import Counter, OrderedDict
@@ -125,20 +124,24 @@ class TransformersEngine(Engine):
         adapters = [request.expert.adapter for request in requests]
         # Who has enough for a batch of its own gets one, the others share. Longest first: if memory
         # does not suffice we learn it at once. Then by adapter, so that a batch mixes few.
-        alone = {adapter for adapter, count in Counter(adapters).items() if count >= ALONE}
-        groups = [adapter or "" if adapter in alone else None for adapter in adapters]
+        many = {adapter for adapter, count in Counter(adapters).items() if count >= ALONE}
+        groups = [("own", adapter) if adapter in many else ("shared", None) for adapter in adapters]
         order = sorted(
             range(len(requests)),
-            key=lambda i: (groups[i] or "", -(lengths[i] // 8), adapters[i] or ""),
+            key=lambda i: (str(groups[i]), -(lengths[i] // 8), adapters[i] or ""),
         )
         batches: list[list[int]] = []
-        width, group = 0, None
+        width = 0
         for i in order:
             room = lengths[i] + requests[i].expert.sampling.max_tokens
             width = max(width, room)
-            if not batches or groups[i] != group or width * (len(batches[-1]) + 1) > budget:
+            if (
+                not batches
+                or groups[i] != groups[batches[-1][0]]
+                or width * (len(batches[-1]) + 1) > budget
+            ):
                 batches.append([])
-                width, group = room, groups[i]
+                width = room
             batches[-1].append(i)
         return batches
 
@@ -215,7 +218,7 @@ class _Base:
             self.model.to(device).eval().requires_grad_(False)
         except torch.OutOfMemoryError:
             raise OutOfMemoryError(f"`{model}` does not fit on `{device}`") from None
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # each of the libraries has its own
             raise EngineError(f"`{model}` can't be loaded: {_first_line(error)}") from error
         self.path = model
         self.device = device
@@ -241,12 +244,13 @@ class _Base:
                 continue
             try:
                 self._add_adapter(folder)
-            except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+            except Exception as error:  # each of the libraries has its own
                 broken[folder] = EngineError(
                     f"adapter `{folder}` can't be loaded on `{self.path}`: {_first_line(error)}"
                 )
         while len(self._adapters) > max(self._limit, len(wanted)):
             _, name = self._adapters.popitem(last=False)
+            self.model.set_adapter(next(iter(self._adapters.values())))  # peft warns if it has to
             self.model.delete_adapter(name)
         return broken
 
@@ -272,20 +276,13 @@ class _Base:
         self._prompts.clear()
 
     def encode(self, prompts: Sequence[Messages]) -> list[list[int]]:
-        """Token ids of each prompt: by the model's chat template, else as plain text.
+        """Token ids of each prompt.
 
         They are remembered until `forget_prompts`: first a plan wants them, then a batch.
         """
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._prompts]
         if new:
-            if self.tokenizer.chat_template:
-                texts = self.tokenizer.apply_chat_template(
-                    [[message._asdict() for message in messages] for messages in new],
-                    tokenize=False,
-                    add_generation_prompt=True,
-                )
-            else:
-                texts = ["\n\n".join(m.content for m in messages) for messages in new]
+            texts = [self._text_of(messages) for messages in new]
             encoded = self.tokenizer(
                 [text.encode("utf-8", "replace").decode() for text in texts],
                 # A template writes its own special tokens.
@@ -295,6 +292,25 @@ class _Base:
             ids: list[list[int]] = encoded["input_ids"]
             self._prompts.update(zip(new, (row or [self.pad] for row in ids), strict=True))
         return [self._prompts[prompt] for prompt in prompts]
+
+    def _text_of(self, messages: Messages) -> str:
+        """By the model's chat template, else as plain text."""
+        if not self.tokenizer.chat_template:
+            return _paragraphs(messages)
+        try:
+            return self._template(messages)
+        except Exception:
+            if messages[0].role != "system" or len(messages) < 2:
+                raise
+            # Some templates refuse a system turn: its text goes before the user's.
+            first = messages[1]._replace(content=_paragraphs(messages[:2]))
+            return self._template((first, *messages[2:]))
+
+    def _template(self, messages: Messages) -> str:
+        text: str = self.tokenizer.apply_chat_template(
+            [message._asdict() for message in messages], tokenize=False, add_generation_prompt=True
+        )
+        return text
 
     def generate(
         self, requests: Sequence[Request], prompts: Sequence[list[int]]
@@ -429,6 +445,10 @@ class GumbelSampling:
             logs[order[mass_before >= how.top_p]] = -torch.inf
         uniform = torch.rand(logs.shape, generator=self._generators[row]).clamp_(min=1e-20)
         return logs - torch.log(-torch.log(uniform)).to(logs)
+
+
+def _paragraphs(messages: Messages) -> str:
+    return "\n\n".join(message.content for message in messages)
 
 
 def _first_line(error: Exception) -> str:
