@@ -6,8 +6,9 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import repeat
 
-from swarm.agents.messages import Message, Messages
+from swarm.agents.messages import Message, Messages, leaves
 from swarm.agents.role import Role
 
 
@@ -51,7 +52,7 @@ class PromptStyle:
     def render(self, question: str, previous: Sequence[str], position: Position) -> str:
         """The user message of one agent for one question."""
         if self.flatten:
-            previous = [_flat(response) for response in previous]
+            previous = _flat(previous)
         return self._template(len(previous), position) % (*previous, question)
 
     @functools.cache  # noqa: B019 - styles are few and live as long as the process
@@ -74,17 +75,18 @@ class PromptStyle:
         `previous` holds one column a predecessor, each as long as `questions`.
         """
         if self.flatten:
-            previous = [[_flat(response) for response in column] for column in previous]
+            previous = [_flat(responses) for responses in previous]
         template = self._template(len(previous), position)
         texts = [template % row for row in zip(*previous, questions, strict=True)]
+        users = leaves(Message, repeat("user"), texts)
         if self.with_role and role.instructions:
-            head = Message("system", role.instructions)
-            return [(head, Message("user", text)) for text in texts]
-        return [(Message("user", text),) for text in texts]
+            system = Message("system", role.instructions)
+            return [(system, user) for user in users]
+        return [(user,) for user in users]
 
 
-def _flat(text: str) -> str:
-    return " ".join(text.splitlines()) if "\n" in text else text
+def _flat(texts: Sequence[str]) -> list[str]:
+    return [" ".join(text.splitlines()) if "\n" in text else text for text in texts]
 
 
 CHAT = PromptStyle(

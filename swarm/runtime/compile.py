@@ -6,8 +6,6 @@ question is a column of length one.
 
 from __future__ import annotations
 
-import functools
-import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
@@ -115,6 +113,8 @@ def compile_graph(
     graph: AgentGraph,
     nodes: Mapping[str, _Node],
     scheduler: Callable[[], Scheduler],
+    *,
+    awaited: bool = False,
     **options: Any,
 ) -> CompiledStateGraph[ColumnState, None, ColumnState, ColumnState]:
     """The LangGraph program of `graph`.
@@ -122,21 +122,22 @@ def compile_graph(
     Args:
         nodes: from `resolve`.
         scheduler: gives the one that calls go to, when a node runs.
+        awaited: leaves out what only the synchronous methods need, which halves the overhead.
         options: passed on to LangGraph's `compile`, a checkpointer for instance.
     """
     from langchain_core.runnables import RunnableLambda
     from langgraph.graph import END, START, StateGraph
 
-    _freeze_imports()
     builder: StateGraph[ColumnState, None, ColumnState, ColumnState] = StateGraph(ColumnState)
     names = _node_names(graph)
     for agent in graph.agents:
         act = _actor(nodes[agent.name], scheduler, is_end=agent.name == graph.end.name)
 
-        def act_sync(state: ColumnState, act: Any = act) -> Any:  # for the sync methods
+        def act_sync(state: ColumnState, act: Any = act) -> Any:
             return run_sync(act(state))
 
-        builder.add_node(names[agent.name], RunnableLambda(act_sync, afunc=act))
+        node: Any = act if awaited else RunnableLambda(act_sync, afunc=act)
+        builder.add_node(names[agent.name], node)
     for agent in graph.agents:
         before = [names[p.name] for p in graph.predecessors(agent.name)]
         if before:
@@ -146,18 +147,6 @@ def compile_graph(
     builder.add_edge(names[graph.end.name], END)
     # Some versions of LangGraph stop after 25 steps if they aren't told otherwise.
     return builder.compile(**options).with_config(recursion_limit=len(graph.agents) + 2)
-
-
-@functools.cache
-def _freeze_imports() -> None:
-    """Takes what is imported by now out of the garbage collector's rounds, once a process.
-
-    LangGraph and its like are some hundred thousand objects that stay for good. Walking them in
-    every full collection makes a column of 2 000 questions four times as dear
-    (`benchmarks/runtime_overhead.py`).
-    """
-    gc.collect()
-    gc.freeze()
 
 
 class Program:
@@ -174,7 +163,7 @@ class Program:
         self.nodes = nodes
         self._scheduler = scheduler
         # Somebody's own program may call this one: its checkpoints and its limits are not for here.
-        self._compiled = compile_graph(graph, nodes, scheduler, checkpointer=False)
+        self._compiled = compile_graph(graph, nodes, scheduler, awaited=True, checkpointer=False)
         self._config: Any = {
             "recursion_limit": len(graph.agents) + 2,
             "max_concurrency": len(graph.agents),

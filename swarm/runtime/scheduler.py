@@ -17,13 +17,13 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import chain, repeat
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
 from swarm.agents.engines import Engine
 from swarm.agents.expert import Expert
-from swarm.agents.messages import Messages, Request, Response, request_key
+from swarm.agents.messages import Messages, Request, Response, leaves, request_key
 from swarm.errors import EngineError
 from swarm.runtime.cache import Recorder
 from swarm.runtime.residency import Loaded, Residency
@@ -292,7 +292,10 @@ class Scheduler:
         Goes on from batch to batch as long as `wanted` says that somebody waits for them.
         """
         experts = [group.expert for group, _ in asks]
-        requests = [Request(g.expert, g.prompts[i], g.draw) for g, places in asks for i in places]
+        requests: list[Request] = []
+        for group, places in asks:
+            prompts = [group.prompts[i] for i in places]
+            requests += leaves(Request, repeat(group.expert), prompts, repeat(group.draw))
         keys = [group.keys[i] for group, places in asks if group.keys for i in places]
         outcomes: list[Outcome] = [_given_up()] * len(requests)
         async with self.residency.turn(experts[0].engine) as engine:
