@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from swarm.errors import InputError
+from swarm.optimizers.searchers.base import Array, Searcher
 
 if TYPE_CHECKING:
     from pyswarms.backend.swarms import Swarm
-
-Array = NDArray[np.float64]
 
 
 class SwarmSettings(BaseModel):
@@ -58,7 +57,7 @@ class SwarmSettings(BaseModel):
     """Whose best is g: everybody's (the paper), or the best among a particle's neighbours."""
 
 
-class ParticleSwarm:
+class ParticleSwarm(Searcher):
     """Maximises a function of arrays; the caller evaluates.
 
     ```
@@ -136,6 +135,12 @@ class ParticleSwarm:
         """The positions to score next, shape (N, ...). Asking twice gives the same."""
         positions: Array = self._swarm.position.reshape(-1, *self.shape).copy()
         return positions
+
+    def decided(self, i: int, low: float, high: float) -> bool:
+        """A score that is no better than the particle's best and no worse than the swarm's worst
+        moves nothing but by its not being either."""
+        best: float = -self._swarm.pbest_cost[i]
+        return high <= best and low >= self._worst_score
 
     def tell(self, scores: Array | list[float], at: Array | None = None) -> None:
         """Takes the scores of what `ask` gave, higher is better, and moves the particles.

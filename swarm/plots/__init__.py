@@ -1,0 +1,1 @@
+"""Figures of runs as pictures: `plot_…` functions that return matplotlib figures."""
