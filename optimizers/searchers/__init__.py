@@ -1,4 +1,4 @@
-"""What proposes graphs in a role-step: one file a searcher, behind `swarm.optimizers.searchers.base`.
+"""What proposes graphs in a role-step: one file a searcher, behind `searchers.base`.
 
 To add one, write its file and name it in `SEARCHERS`.
 """
