@@ -5,13 +5,22 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import re
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
 from swarm.agents import weights
 from swarm.agents.engines import ENGINES, engine_names
@@ -52,6 +61,40 @@ class Price(BaseModel):
         return (self.input * usage.prompt_tokens + self.output * usage.completion_tokens) / 1e6
 
 
+class Mixture(BaseModel):
+    """Weights that are others' sum: sum over k of c_k * w_k, entry by entry.
+
+    They exist in memory only, from when an engine is asked for them (see `swarm.agents.merge`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["adapter", "model"]
+    """What the folders hold."""
+    folders: tuple[str, ...] = Field(min_length=1)
+    coefficients: tuple[float, ...]
+    """c, one a folder; not all 0."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.coefficients) != len(self.folders):
+            raise ValueError(
+                f"{len(self.coefficients)} coefficients for {len(self.folders)} folders"
+            )
+        if not all(map(math.isfinite, self.coefficients)) or not any(self.coefficients):
+            raise ValueError("coefficients must be finite, and not all 0")
+        return self
+
+    @functools.cached_property
+    def digest(self) -> bytes:
+        """32 bytes: the folders' contents and the coefficients."""
+        digest = hashlib.blake2b(digest_size=32)
+        for folder, c in zip(self.folders, self.coefficients, strict=True):
+            # + 0.0 makes -0.0 the 0.0 that it equals.
+            digest.update(weights.folder_digest(Path(folder)) + struct.pack("<d", c + 0.0))
+        return digest.digest()
+
+
 class Expert(BaseModel):
     """A callable model: engine + base model + optional LoRA adapter + sampling + price."""
 
@@ -63,6 +106,8 @@ class Expert(BaseModel):
     """A folder, or the name of a model on a hub."""
     adapter: str | None = None
     """The folder of a LoRA adapter for `model`."""
+    mixture: Mixture | None = None
+    """In place of `adapter`, or of the weights of `model`: a mixture of several."""
     prompt: Literal["chat", "compact"] = "chat"
     description: str = ""
     sampling: Sampling = Sampling()
@@ -107,10 +152,26 @@ class Expert(BaseModel):
     def style(self) -> PromptStyle:
         return STYLES[self.prompt]
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.mixture is not None and self.adapter is not None:
+            raise ValueError("has an adapter and a mixture: give one of them")
+        return self
+
     @functools.cached_property
     def base(self) -> str:
         """What must be resident to ask this expert: experts with one base share batches."""
+        if self.mixture is not None and self.mixture.kind == "model":
+            return f"{self.engine}:{self.model}+{self.mixture.digest.hex()[:32]}"
         return f"{self.engine}:{self.model}"
+
+    @functools.cached_property
+    def overlay(self) -> str | None:
+        """What an engine lays over the base for this expert: the folder of an adapter, or the name
+        of a mixture of adapters; None: nothing."""
+        if self.mixture is not None and self.mixture.kind == "adapter":
+            return f"mixture:{self.mixture.digest.hex()}"
+        return self.adapter
 
     @functools.cached_property
     def fingerprint(self) -> bytes:
@@ -119,9 +180,7 @@ class Expert(BaseModel):
         Name, description, price and prompt style are left out: they change no answer to given
         messages.
         """
-        config = self.model_dump(
-            mode="json", exclude={"name", "description", "price", "prompt", "model", "adapter"}
-        )
+        config = self.model_dump(mode="json", exclude=_NOT_ASKED)
         digest = hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=32)
         for part in (self.model, self.adapter):
             folder = Path(part) if part else None
@@ -129,7 +188,13 @@ class Expert(BaseModel):
                 digest.update(b"\0folder\0" + weights.folder_digest(folder))
             else:
                 digest.update(b"\0name\0" + (part or "").encode())
+        if self.mixture is not None:
+            digest.update(b"\0mixture\0" + self.mixture.digest)
         return digest.digest()
+
+
+_NOT_ASKED = {"name", "description", "price", "prompt", "model", "adapter", "mixture"}
+"""Fields that change no answer to given messages, or are in a fingerprint by their content."""
 
 
 def _look_up(table: Mapping[str, str], messages: Messages) -> str:
@@ -280,6 +345,12 @@ def check_expert(expert: Expert, who: str) -> None:
         weights.check_model(base, who)
     if expert.adapter is not None:
         weights.check_adapter(Path(expert.adapter), base, who)
+    if expert.mixture is not None:
+        for folder in map(Path, expert.mixture.folders):
+            if expert.mixture.kind == "adapter":
+                weights.check_adapter(folder, base, who)
+            else:
+                weights.check_model(folder, who)
 
 
 def _expert(entry: dict[str, Any], where: str, folder: Path) -> Expert:

@@ -7,7 +7,6 @@ becomes weights. As published, LoRA's A and B are mixed each on their own, not t
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import math
@@ -22,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swarm.agents import weights
-from swarm.agents.expert import Expert
 from swarm.errors import InputError, MissingPackageError, PoolError, SwarmError
 
 if TYPE_CHECKING:
@@ -74,11 +72,6 @@ class Weights:
     config: Mapping[str, Any]
     tensors: Mapping[str, StoredTensor]
 
-    @property
-    def digest(self) -> bytes:
-        """32 bytes that change with anything that decides what the expert answers."""
-        return weights.folder_digest(self.folder)
-
     def by_file(self, names: Iterable[str]) -> dict[Path, list[str]]:
         """In which file each of these tensors is."""
         files: dict[Path, list[str]] = {}
@@ -87,8 +80,12 @@ class Weights:
         return files
 
 
-def check_compatible(folders: Sequence[str | Path]) -> list[Weights]:
+def check_compatible(
+    folders: Sequence[str | Path], names: Sequence[str] | None = None
+) -> list[Weights]:
     """The weights in these folders, made sure that they can be mixed; reads no more than headers.
+
+    `names` are what errors call them, ``expert 1`` and so on if not given.
 
     A folder holds an adapter as peft writes it, or a model with safetensors weights, in one file or
     several. Number types may differ: what is merged is written in those of the first.
@@ -104,11 +101,12 @@ def check_compatible(folders: Sequence[str | Path]) -> list[Weights]:
             raise MissingPackageError(package, "local", "merging weights")
     if not folders:
         raise PoolError("no weights to merge: give at least one folder")
-    sources = [_open(Path(folder), f"expert {i + 1}") for i, folder in enumerate(folders)]
-    for i, source in enumerate(sources[1:]):
+    names = names or [f"expert {i + 1}" for i in range(len(folders))]
+    sources = [_open(Path(folder), name) for folder, name in zip(folders, names, strict=True)]
+    for name, source in zip(names[1:], sources[1:], strict=True):
         if difference := _difference(sources[0], source):
             raise PoolError(
-                f"expert {i + 2} (`{source.folder}`) can't be merged with expert 1 "
+                f"{name} (`{source.folder}`) can't be merged with {names[0]} "
                 f"(`{sources[0].folder}`): {difference}: "
                 "only experts of one base that were trained alike can be merged"
             )
@@ -165,42 +163,6 @@ def export(sources: Sequence[Weights], coefficients: Coefficients, folder: str |
                 "make room there or choose another folder; nothing was left behind"
             ) from error
         raise
-
-
-def content_name(digests: Sequence[bytes], coefficients: Coefficients) -> str:
-    """A folder's name for a mixture: the same for the same sources and coefficients, anywhere."""
-    # + 0.0 makes -0.0 the 0.0 that it equals.
-    row = np.asarray(coefficients, dtype="<f8") + 0.0
-    content = b"".join([len(digests).to_bytes(4, "little"), *digests, row.tobytes()])
-    return f"merged-{hashlib.blake2b(content, digest_size=16).hexdigest()}"
-
-
-def merged_expert(
-    expert: Expert, sources: Sequence[Weights], coefficients: Coefficients, cache_dir: str | Path
-) -> Expert:
-    """`expert` with the weights sum_k c_k * w_k, exported below `cache_dir` unless they are there.
-
-    One source with coefficient 1 is not copied: the expert gets the source's own folder, and with
-    it what was ever asked of it.
-
-    Raises:
-        see `export`.
-    """
-    row = _row(sources, coefficients)
-    if (whole := _only_source(sources, row)) is not None:
-        folder = whole.folder
-    else:
-        name = content_name([source.digest for source in sources], row)
-        folder = Path(cache_dir).resolve() / name
-        if not folder.is_dir():
-            try:
-                export(sources, row, folder)
-            except SwarmError:
-                # Of two that write the same at once, the second finds it written.
-                if not folder.is_dir():
-                    raise
-    # Not `model_copy`, which would keep the fingerprint of the weights as they were.
-    return Expert(**{**expert.model_dump(), sources[0].kind: str(folder)})
 
 
 def _open(folder: Path, who: str) -> Weights:
@@ -266,7 +228,7 @@ def _difference(first: Weights, other: Weights) -> str | None:
         if have is None:
             return f"its tensor `{name}` is missing"
         if want is None:
-            return f"its tensor `{name}` is one that expert 1 does not have"
+            return f"its tensor `{name}` is one that the first does not have"
         if have.shape != want.shape:
             return f"its tensor `{name}` is {list(have.shape)} instead of {list(want.shape)}"
         if have.dtype != want.dtype and not MIXED.keys() >= {have.dtype, want.dtype}:
@@ -293,12 +255,6 @@ def _row(sources: Sequence[Weights], coefficients: Coefficients) -> list[float]:
         )
     values: list[float] = row.tolist()
     return values
-
-
-def _only_source(sources: Sequence[Weights], row: Sequence[float]) -> Weights | None:
-    """The source that `row` is the unit vector of."""
-    used = [source for source, c in zip(sources, row, strict=True) if c != 0]
-    return used[0] if len(used) == 1 and sum(row) == 1 else None
 
 
 def _merge(

@@ -7,7 +7,7 @@ import importlib.util
 import time
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
@@ -18,7 +18,7 @@ from swarm.errors import EngineError, MissingPackageError, OutOfMemoryError, Req
 if TYPE_CHECKING:
     import torch
 
-    from swarm.agents.expert import Expert
+    from swarm.agents.expert import Expert, Mixture
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -77,7 +77,7 @@ class TransformersEngine(Engine):
         return None
 
     async def load(self, base: str, experts: Sequence[Expert]) -> None:
-        await self._do(self._load, base, experts[0].model)
+        await self._do(self._load, experts[0])
 
     async def unload(self, base: str) -> None:
         await self._do(self._unload, base)
@@ -95,10 +95,11 @@ class TransformersEngine(Engine):
     async def _do(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.wrap_future(self._thread.submit(work, *args, **kwargs))
 
-    def _load(self, base: str, model: str) -> _Base:
-        if base not in self._bases:
-            self._bases[base] = _Base(model, self._device(), self.dtype, self.adapters)
-        return self._bases[base]
+    def _load(self, expert: Expert) -> _Base:
+        if expert.base not in self._bases:
+            made = _Base(expert, self._device(), self.dtype, self.adapters)
+            self._bases[expert.base] = made
+        return self._bases[expert.base]
 
     def _unload(self, base: str) -> None:
         if self._bases.pop(base, None) is not None:
@@ -116,12 +117,11 @@ class TransformersEngine(Engine):
         return self.device
 
     def _plan(self, requests: Sequence[Request]) -> list[list[int]]:
-        expert = requests[0].expert
-        base = self._load(expert.base, expert.model)
+        base = self._load(requests[0].expert)
         budget = self.batch_tokens or BATCH_TOKENS.get(base.device, 32_768)
         base.forget_prompts()
         lengths = [len(prompt) for prompt in base.encode([r.messages for r in requests])]
-        adapters = [request.expert.adapter for request in requests]
+        adapters = [request.expert.overlay for request in requests]
         # Who has enough for a batch of its own gets one, the others share. Longest first: if memory
         # does not suffice we learn it at once. Then by adapter, so that a batch mixes few.
         many = {adapter for adapter, count in Counter(adapters).items() if count >= ALONE}
@@ -146,15 +146,14 @@ class TransformersEngine(Engine):
         return batches
 
     def _generate(self, requests: Sequence[Request]) -> list[Response | EngineError]:
-        expert = requests[0].expert
-        base = self._load(expert.base, expert.model)
+        base = self._load(requests[0].expert)
         prompts = base.encode([request.messages for request in requests])
-        broken = base.load_adapters({request.expert.adapter for request in requests})
+        broken = base.load_adapters({r.expert.overlay: r.expert for r in requests})
         answers: dict[int, Response | EngineError] = {}
         for i, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
             limit = request.expert.sampling.max_tokens
-            if request.expert.adapter in broken:
-                answers[i] = broken[request.expert.adapter]
+            if request.expert.overlay in broken:
+                answers[i] = broken[request.expert.overlay]
             elif len(prompt) + limit > base.context:
                 answers[i] = RequestError(
                     f"a prompt of {len(prompt)} tokens and `max_tokens` {limit} are more than the "
@@ -201,20 +200,30 @@ class TransformersEngine(Engine):
 class _Base:
     """One base model on its device, with the adapters that were asked for."""
 
-    def __init__(self, model: str, device: str, dtype: str | None, adapters: int) -> None:
+    def __init__(self, expert: Expert, device: str, dtype: str | None, adapters: int) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
 
         logging.disable_progress_bar()
+        model = expert.model
+        options: dict[str, Any] = {
+            "trust_remote_code": False,
+            "dtype": dtype or ("auto" if device != "cpu" else torch.float32),
+        }
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-            self.model = AutoModelForCausalLM.from_pretrained(
-                model,
-                use_safetensors=True,
-                trust_remote_code=False,
-                dtype=dtype or ("auto" if device != "cpu" else torch.float32),
-            )
+            if expert.mixture is not None and expert.mixture.kind == "model":
+                config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+                with torch.device("meta"):  # only to learn which class it is
+                    kind = type(AutoModelForCausalLM.from_config(config))
+                self.model = kind.from_pretrained(
+                    None, config=config, state_dict=_merged(expert.mixture), **options
+                )
+            else:
+                self.model = AutoModelForCausalLM.from_pretrained(
+                    model, use_safetensors=True, **options
+                )
             self.model.to(device).eval().requires_grad_(False)
         except torch.OutOfMemoryError:
             raise OutOfMemoryError(f"`{model}` does not fit on `{device}`") from None
@@ -230,23 +239,27 @@ class _Base:
         self.pad: int = next(token for token in known if token is not None)
         self._limit = adapters
         self._adapters: OrderedDict[str, str] = OrderedDict()
-        """Folder → name in peft, least recently used first."""
+        """`Expert.overlay` → name in peft, least recently used first."""
         self._named = 0
         self._prompts: dict[Messages, list[int]] = {}
 
-    def load_adapters(self, folders: Collection[str | None]) -> dict[str | None, EngineError]:
-        """Loads those that are not; returns what is wrong with those that can't be."""
+    def load_adapters(self, experts: Mapping[str | None, Expert]) -> dict[str | None, EngineError]:
+        """Loads those that are not; returns what is wrong with those that can't be.
+
+        `experts` are by their `overlay`.
+        """
         broken: dict[str | None, EngineError] = {}
-        wanted = [folder for folder in folders if folder is not None]
-        for folder in wanted:
-            if folder in self._adapters:
-                self._adapters.move_to_end(folder)
+        wanted = {overlay: expert for overlay, expert in experts.items() if overlay is not None}
+        for overlay, expert in wanted.items():
+            if overlay in self._adapters:
+                self._adapters.move_to_end(overlay)
                 continue
             try:
-                self._add_adapter(folder)
+                self._add_adapter(overlay, expert)
             except Exception as error:  # each of the libraries has its own
-                broken[folder] = EngineError(
-                    f"adapter `{folder}` can't be loaded on `{self.path}`: {_first_line(error)}"
+                what = f"`{expert.adapter}`" if expert.mixture is None else f"of `{expert.name}`"
+                broken[overlay] = EngineError(
+                    f"adapter {what} can't be loaded on `{self.path}`: {_first_line(error)}"
                 )
         while len(self._adapters) > max(self._limit, len(wanted)):
             _, name = self._adapters.popitem(last=False)
@@ -254,23 +267,31 @@ class _Base:
             self.model.delete_adapter(name)
         return broken
 
-    def _add_adapter(self, folder: str) -> None:
+    def _add_adapter(self, overlay: str, expert: Expert) -> None:
+        from peft import PeftConfig, PeftModel, set_peft_model_state_dict
+
         # peft registers adapter names as attributes of modules: `double` or `half` would hide the
         # methods of that name, so names are made up here.
         name = f"adapter_{self._named}"
         self._named += 1
         with warnings.catch_warnings():  # peft still asks transformers by an older name
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
-            if hasattr(self.model, "peft_config"):
-                self.model.load_adapter(folder, adapter_name=name, use_safetensors=True)
+            if expert.mixture is not None:
+                config = PeftConfig.from_pretrained(expert.mixture.folders[0])
+                config.inference_mode = True
+                if hasattr(self.model, "peft_config"):
+                    self.model.add_adapter(name, config)
+                else:
+                    self.model = PeftModel(self.model, config, adapter_name=name)
+                set_peft_model_state_dict(self.model, _merged(expert.mixture), adapter_name=name)
+            elif hasattr(self.model, "peft_config"):
+                self.model.load_adapter(expert.adapter, adapter_name=name, use_safetensors=True)
             else:
-                from peft import PeftModel
-
                 self.model = PeftModel.from_pretrained(
-                    self.model, folder, adapter_name=name, use_safetensors=True
+                    self.model, expert.adapter, adapter_name=name, use_safetensors=True
                 )
         self.model.eval().requires_grad_(False)
-        self._adapters[folder] = name
+        self._adapters[overlay] = name
 
     def forget_prompts(self) -> None:
         self._prompts.clear()
@@ -365,13 +386,13 @@ class _Base:
 
     def _adapters_of(self, requests: Sequence[Request]) -> dict[str, Any]:
         """What peft's `generate` wants to be told of the adapter of each row."""
-        folders = [request.expert.adapter for request in requests]
+        overlays = [request.expert.overlay for request in requests]
         if not self._adapters:
             return {}
-        if len(set(folders)) == 1 and folders[0] is not None:  # faster than a mix of one
-            self.model.set_adapter(self._adapters[folders[0]])
+        if len(set(overlays)) == 1 and overlays[0] is not None:  # faster than a mix of one
+            self.model.set_adapter(self._adapters[overlays[0]])
             return {}
-        return {"adapter_names": [self._adapters[f] if f else NO_ADAPTER for f in folders]}
+        return {"adapter_names": [self._adapters[o] if o else NO_ADAPTER for o in overlays]}
 
     def _done(self, request: Request, tokens: list[int]) -> bool:
         how = request.expert.sampling
@@ -445,6 +466,13 @@ class GumbelSampling:
             logs[order[mass_before >= how.top_p]] = -torch.inf
         uniform = torch.rand(logs.shape, generator=self._generators[row]).clamp_(min=1e-20)
         return logs - torch.log(-torch.log(uniform)).to(logs)
+
+
+def _merged(mixture: Mixture) -> dict[str, torch.Tensor]:
+    """In memory, tensor by tensor: no more than the result and what it is being added to."""
+    from swarm.agents.merge import check_compatible, merge
+
+    return dict(merge(check_compatible(mixture.folders), mixture.coefficients))
 
 
 def _paragraphs(messages: Messages) -> str:

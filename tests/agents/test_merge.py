@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from swarm.agents import merge as merging
 from swarm.agents.expert import Expert
-from swarm.agents.merge import check_compatible, content_name, export, merge, merged_expert
+from swarm.agents.merge import check_compatible, export, merge
 from swarm.errors import InputError, MissingPackageError, PoolError, SwarmError
 from swarm.optimizers.pso import ParticleSwarm, SwarmSettings
 
@@ -233,7 +233,7 @@ A = "a.lora_A.weight"
     ("change", "message"),
     [
         ({"drop": A}, f"tensor `{A}` is missing"),
-        ({"add": "b.lora_A.weight"}, "tensor `b.lora_A.weight` is one that expert 1"),
+        ({"add": "b.lora_A.weight"}, "tensor `b.lora_A.weight` is one that the first"),
         ({"shapes": {A: (2, 9)}}, rf"tensor `{A}` is \[2, 9\] instead of \[2, 8\]"),
         ({"dtypes": {A: torch.int32}}, f"tensor `{A}` is of type I32 instead of F32"),
         ({"config": {"r": 3}}, "`r` in its config is 3 instead of 2"),
@@ -392,91 +392,6 @@ def test_stopping_midway_leaves_nothing(adapters, tmp_path, monkeypatch):
 def test_export_overwrites_nothing(adapters):
     with pytest.raises(InputError, match="already there"):
         export(check_compatible(adapters), [1, 0, 0], adapters[0])
-
-
-@given(
-    digests=st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=4, unique=True),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_a_name_is_of_sources_and_coefficients_alone(digests, seed):
-    row = np.random.default_rng(seed).random(len(digests))
-    name = content_name(digests, row)
-    assert name == content_name(list(digests), row.tolist())
-    assert name != content_name(digests, row + 1e-12)
-    assert len(digests) == 1 or name != content_name(digests[::-1], row)
-
-
-def test_names_stay_what_they_are():
-    # Folders of earlier versions are found again by these.
-    assert (
-        content_name([bytes(32), bytes(range(32))], [0.25, 0.75])
-        == "merged-4d374fb08ce4908669d248588d363442"
-    )
-    assert content_name([bytes(32)] * 2, [1, 0.0]) == content_name([bytes(32)] * 2, [1, -0.0])
-
-
-def expert_of(folder, **settings):
-    return Expert(
-        name="expert", model="org/base", adapter=str(folder), **{"price": {"input": 2}} | settings
-    )
-
-
-def test_a_merged_expert_is_the_expert_with_other_weights(adapters, tmp_path):
-    expert = expert_of(adapters[0], sampling={"temperature": 0.5, "stop": ["\n"]})
-    before = expert.fingerprint
-    sources = check_compatible(adapters)
-    merged = merged_expert(expert, sources, [0.5, 0.5, 0], tmp_path / "cache")
-    assert merged.fingerprint != before
-    assert merged == Expert(**expert.model_dump() | {"adapter": merged.adapter})
-    assert Path(merged.adapter).parent == tmp_path / "cache"
-    other = merged_expert(expert, sources, [0.5, 0, 0.5], tmp_path / "cache")
-    assert len({merged.adapter, other.adapter, *listing(tmp_path / "cache")}) == 4
-
-
-def test_the_same_merge_is_written_once(adapters, tmp_path):
-    def once(folders, cache):
-        return merged_expert(expert_of("a"), check_compatible(folders), [0.5, 0.2, 0.3], cache)
-
-    first = once(adapters, tmp_path / "cache")
-    weights = Path(first.adapter, "adapter_model.safetensors")
-    written = weights.stat().st_mtime_ns
-    assert once(adapters, tmp_path / "cache") == first
-    assert weights.stat().st_mtime_ns == written
-    # The same experts in other folders make an expert that answers for both.
-    moved = [Path(shutil.copytree(a, tmp_path / "moved" / a.name)) for a in adapters]
-    again = once(moved, tmp_path / "other cache")
-    assert Path(again.adapter).name == Path(first.adapter).name
-    assert again.fingerprint == first.fingerprint
-
-
-def test_two_may_write_the_same_at_once(adapters, tmp_path):
-    sources = check_compatible(adapters)
-    with ThreadPoolExecutor(8) as threads:
-        found = threads.map(
-            lambda _: merged_expert(expert_of("a"), sources, [0.5, 0.2, 0.3], tmp_path / "cache"),
-            range(8),
-        )
-        (folder,) = {expert.adapter for expert in found}
-    assert listing(tmp_path / "cache") == [Path(folder).name]
-
-
-def test_an_expert_that_did_not_move_keeps_its_own_weights(adapters, tmp_path):
-    """So what it was asked is not asked again."""
-    sources = check_compatible(adapters)
-    for k, row in enumerate(np.eye(3)):
-        same = merged_expert(expert_of("a"), sources, row, tmp_path / "cache")
-        assert same == expert_of(adapters[k])
-        assert same.fingerprint == expert_of(adapters[k]).fingerprint
-    assert not (tmp_path / "cache").exists()
-
-
-def test_a_merged_model_is_the_experts_model(tmp_path):
-    folders = [write_model(tmp_path / str(k), randoms(k)) for k in range(2)]
-    expert = Expert(name="full", model=str(folders[0]))
-    merged = merged_expert(expert, check_compatible(folders), [0.5, 0.5], tmp_path / "cache")
-    assert merged.adapter is None
-    assert merged.base == f"transformers:{merged.model}"
-    assert listing(Path(merged.model)) == ["config.json", "merged.toml", "model.safetensors"]
 
 
 def tiny_llama(seed):
