@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 import unicodedata
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from xml.sax.saxutils import escape
 
 from swarm.errors import MissingPackageError
 from swarm.graphs.graph import DEFAULT_ROLE, Agent, AgentGraph
 from swarm.graphs.layout import Box, Layout, Point, place
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Direction = Literal["right", "down"]
 
@@ -83,7 +86,7 @@ def svg(graph: AgentGraph, *, direction: Direction | None = None) -> str:
 
     Transparent and self-contained: no scripts, fonts or ids, so that many fit on one page.
     """
-    layout = _layout(graph, direction)
+    layout = lay_out(graph, direction)
     width, height = f"{layout.width:g}", f"{layout.height:g}"
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
@@ -124,24 +127,36 @@ def png(graph: AgentGraph, path: Path | str, *, direction: Direction | None = No
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-        from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
-        from matplotlib.path import Path as Curve
     except ModuleNotFoundError:
         raise MissingPackageError("matplotlib", "plot", "drawing a PNG") from None
 
-    layout = _layout(graph, direction)
+    layout = lay_out(graph, direction)
     # 72 units an inch make font sizes and line widths, which are in points, the SVG's.
     figure = Figure(figsize=(layout.width / 72, layout.height / 72), dpi=144)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, layout.width), ylim=(layout.height, 0))
+    axes = figure.add_axes((0, 0, 1, 1))
+    paint(axes, layout, graph.end)
+    FigureCanvasAgg(figure).print_png(str(path))
+
+
+def paint(axes: Axes, layout: Layout, end: Agent, *, scale: float = 1.0) -> None:
+    """Draws the picture of `svg` into matplotlib axes, which become as large as the layout.
+
+    `scale` is that of fonts and lines: points a unit of the layout.
+    """
+    from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
+    from matplotlib.path import Path as Curve
+
+    axes.set(xlim=(0, layout.width), ylim=(layout.height, 0))
     axes.axis("off")
+    line = 1.5 * scale
     for curve in layout.curves:
         codes = [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4]
-        axes.add_patch(PathPatch(Curve(curve, codes), fill=False, edgecolor=_STROKE, linewidth=1.5))
+        path = Curve(curve, codes)
+        axes.add_patch(PathPatch(path, fill=False, edgecolor=_STROKE, linewidth=line))
     for head in layout.heads:
         axes.add_patch(Polygon(head, facecolor=_FAINT, linewidth=0))
     for box in layout.boxes:
-        end = box.agent == graph.end
-        fill, stroke, ink, faint = _colours(end)
+        fill, stroke, ink, faint = _colours(box.agent == end)
         axes.add_patch(
             FancyBboxPatch(
                 (box.x, box.y),
@@ -150,25 +165,25 @@ def png(graph: AgentGraph, path: Path | str, *, direction: Direction | None = No
                 boxstyle="round,pad=0,rounding_size=9",
                 facecolor=fill,
                 edgecolor=stroke,
-                linewidth=2 if end else 1.5,
+                linewidth=2 * scale if box.agent == end else line,
             )
         )
-        for line, (label, y) in enumerate(_lines(box)):
+        for number, (label, y) in enumerate(_lines(box)):
             axes.text(
                 box.x + box.width / 2,
                 y,
                 label,
-                size=_SMALL_FONT if line else _FONT,
-                weight="normal" if line else "bold",
-                color=faint if line else ink,
+                size=scale * (_SMALL_FONT if number else _FONT),
+                weight="normal" if number else "bold",
+                color=faint if number else ink,
                 ha="center",
                 va="center_baseline",
                 parse_math=False,
             )
-    FigureCanvasAgg(figure).print_png(str(path))
 
 
-def _layout(graph: AgentGraph, direction: Direction | None) -> Layout:
+def lay_out(graph: AgentGraph, direction: Direction | None) -> Layout:
+    """Boxes as large as their labels need, the same for all."""
     labels = [_label(agent) for agent in graph.agents]
     text_width = max(
         max(_width(name, _FONT), _width(detail, _SMALL_FONT)) for name, detail in labels
