@@ -371,6 +371,74 @@ def doctor(
         raise typer.Exit(FAILED)
 
 
+@app.command()
+def plot(
+    context: typer.Context,
+    run: RunArgument,
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", envvar="SWARM_OUT", metavar="DIR", help="Where they go."),
+    ] = Path("plots"),
+    store: StoreOption = None,
+    json_: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Draw a job: how it converged, its graphs, what it cost.
+
+    Every picture that the job has data for is written as PNG and SVG into DIR: convergence, swarm,
+    graphs, contribution, places, calls, coefficients, coefficients_by_iteration.
+
+    \b
+    Example:
+      swarm plot 3 -o plots
+    """
+    from swarm.app import documents
+    from swarm.app.plot import draw
+    from swarm.app.terminal import console
+
+    drawn = draw(choose(context, ["store"]).value("store"), run, out)
+    if json_:
+        documents.print_json(drawn.document())
+    else:
+        drawn.show(console())
+
+
+@app.command(name="report")
+def report_(
+    context: typer.Context,
+    runs: Annotated[
+        list[int],
+        typer.Argument(metavar="RUN...", min=1, max=LAST_RUN, help="The ids of runs."),
+    ],
+    task: TaskOption = None,
+    pool: PoolOption = None,
+    store: StoreOption = None,
+    quiet: QuietOption = False,
+    json_: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Analyse runs: collaborative gain, roles, contributions.
+
+    Collaborative gain needs each expert's scores alone. What the store lacks of them is asked only
+    if --pool is given, and recorded as a run. Several jobs are also compared by their pools.
+
+    \b
+    Example:
+      swarm report 3
+      swarm report 3 4 5 --json
+    """
+    from swarm.app import documents
+    from swarm.app.report import make_report
+    from swarm.app.terminal import console
+
+    chosen = choose(context, ["task", "pool", "store"])
+    report = make_report(runs, chosen, quiet=quiet)
+    if json_:
+        documents.print_json(report.document())
+    else:
+        report.show(console())
+
+
 def _progress(quiet: bool) -> Progress:
     from swarm.runtime.progress import Silent, default_progress
 
