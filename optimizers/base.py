@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from swarm.agents.expert import Pool
+from swarm.optimizers.budget import Budget
 from swarm.runtime.progress import Progress
 from swarm.runtime.runtime import Runtime
 from swarm.runtime.system import System
@@ -32,6 +33,7 @@ class Optimizer(ABC):
         runtime: Runtime | None = None,
         progress: Progress | None = None,
         settings: Mapping[str, Any] | None = None,
+        budget: Budget | None = None,
     ) -> System:
         """The best system found.
 
@@ -42,11 +44,15 @@ class Optimizer(ABC):
             split: the questions that are searched on; `limit` takes the first so many.
             progress: is told how it goes; None draws a bar where stderr is a terminal.
             settings: kept with the run beside the optimizer's own; no part of what the job is.
+            budget: limits of the job, over all its sessions; no part of what it is. One that is
+                reached stops the job: the best so far is returned, the run's status is `stopped`,
+                and the same call with a higher limit goes on there and ends as if never stopped.
 
         Raises:
             InputError: something that was given can't be used; nothing has been run.
             EngineError: every question of every graph failed.
             BusyError: another process is at this job.
+            BudgetError: a limit was reached before anything was scored.
             StoreError: the store failed; what it holds is sound, and the job can be resumed.
         """
 

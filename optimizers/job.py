@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 from swarm.agents.expert import Expert, Pool
-from swarm.agents.messages import Response
+from swarm.agents.messages import Request, Response
+from swarm.errors import BudgetError
+from swarm.graphs.graph import AgentGraph
+from swarm.optimizers.budget import Account, Budget, spent_before
 from swarm.runtime.cache import MemoryCache, Recorder
 from swarm.runtime.progress import Progress
 from swarm.runtime.recording import StoreRecorder, finishing
-from swarm.store import AnswerRecord, BatchRecord, EvaluationRecord, EvaluationView, Store
+from swarm.store import AnswerRecord, BatchRecord, EvaluationRecord, Store
 from swarm.tasks import Task
 
 
@@ -37,24 +40,27 @@ class Job:
         """Whether it was finished before: `state` says how, and there is nothing to do."""
         self.state: dict[str, Any] | None = None
         """As committed last; None at the beginning."""
+        self.stopped: str | None = None
+        """The limit of its budget that has ended the block, if one has."""
         self.summary: dict[str, Any] = {}
-        """Kept with the run when it is finished."""
+        """Kept with the run, however the block ends."""
         self._store = store
 
     def commit(self, evaluations: Sequence[EvaluationRecord], state: Mapping[str, Any]) -> None:
         """Keeps a step: its evaluations and the state after it, together or not at all."""
-        if self._store is None or self.run is None:
-            return
-        with self._store.transaction():
-            for evaluation in evaluations:
-                self._store.add_evaluation(self.run, evaluation)
-            self._store.save_state(self.run, state)
+        if self._store is not None and self.run is not None:
+            with self._store.transaction():
+                for evaluation in evaluations:
+                    self._store.add_evaluation(self.run, evaluation)
+                self._store.save_state(self.run, state)
+        self.state = dict(state)
 
-    def evaluations(self) -> list[EvaluationView]:
-        """What was committed so far."""
+    def scores(self) -> list[tuple[AgentGraph, dict[int, float]]]:
+        """What was committed so far: each evaluation's graph, and question → score."""
         if self._store is None or self.run is None:
             return []
-        return self._store.evaluations(self.run)
+        scores = self._store.scores(self.run)
+        return [(view.graph, scores[view.id]) for view in self._store.evaluations(self.run)]
 
 
 @contextmanager
@@ -65,29 +71,46 @@ def open_job(
     title: str,
     settings: Mapping[str, Any],
     progress: Progress,
+    budget: Budget | None = None,
+    pool: Pool | None = None,
 ) -> Iterator[Job]:
     """The job of this key: a new one, or the one that was begun before, for the time of the block.
 
     How the block ends is recorded. Nobody else can be at the job meanwhile. Without a store
     everything is kept in memory, for as long as the job lasts.
 
+    A block that a limit of `budget` ends is left quietly, with `Job.stopped` set, if anything was
+    committed. What comes after the block goes on with what was committed last.
+
+    Args:
+        settings: kept with the run, which takes a `name` among them for its name, else `title`.
+        pool: whose prices count.
+
     Raises:
+        InputError: `budget` has a limit that can't be reached. Nothing was recorded.
         BusyError: another process is at this job.
+        BudgetError: a limit was reached before anything was committed.
     """
+    if budget is not None and pool is not None:
+        budget.check(pool)
     if store is None:
-        with progress:
-            yield Job(CountingRecorder(MemoryCache(), progress), None, None)
+        account = Account(budget, pool=pool)
+        job = Job(CountingRecorder(MemoryCache(), progress, account), None, None)
+        with _stopping(job), progress:
+            yield job
         return
     with ExitStack() as stack:
         if isinstance(store, str):
             store = stack.enter_context(Store.open(store))
         with store.transaction():  # so that of two who begin it at once one finds the other's
             found = store.find_job(key)
-            run = found.id if found else store.start_run("job", title, settings, key=key)
+            name = settings.get("name") or title
+            run = found.id if found else store.start_run("job", name, settings, key=key)
         stack.enter_context(store.lock_run(run))
         stack.enter_context(progress)
-        asked = sum(view.batch.requests for view in store.batches(run))
-        job = Job(CountingRecorder(StoreRecorder(store, run), progress, asked), store, run)
+        account = Account(budget, spent_before(store, run, pool or {}), pool)
+        recorder = CountingRecorder(StoreRecorder(store, run), progress, account)
+        job = Job(recorder, store, run)
         job.state = store.state(run)
         # Read again: another process may have finished it while this one waited.
         if found is not None and store.run(run).status == "done":
@@ -96,18 +119,46 @@ def open_job(
             return
         if found is not None:
             store.resume_run(run)
-        with finishing(store, run) as summary:
-            yield job
-            summary.update(job.summary)
+        with _stopping(job), finishing(store, run) as summary:
+            try:
+                yield job
+            finally:
+                summary.update({**job.summary, **recorder.used()})
+
+
+@contextmanager
+def _stopping(job: Job) -> Iterator[None]:
+    """Ends a block that a limit has stopped: quietly, if there is something to show for it."""
+    try:
+        yield
+    except BudgetError as error:
+        job.stopped = error.limit
+        if job.state is None:
+            raise
 
 
 class CountingRecorder(Recorder):
-    """Another recorder, with a count of the calls that were made."""
+    """Another recorder, with an account of what was used."""
 
-    def __init__(self, inner: Recorder, progress: Progress, asked: int = 0) -> None:
+    def __init__(self, inner: Recorder, progress: Progress, account: Account | None = None) -> None:
         self._inner = inner
         self._progress = progress
-        self.asked = asked
+        self._account = account or Account()
+
+    @property
+    def asked(self) -> int:
+        """How many calls were made since the job began."""
+        return self._account.spent.calls
+
+    def used(self) -> dict[str, Any]:
+        """What the job has used since it began, for its summary."""
+        spent = self._account.spent
+        return {
+            "asked": spent.calls,
+            "tokens": spent.tokens,
+            "cost": spent.cost,
+            "seconds": spent.seconds,
+        }
 
     def known(self, keys: Collection[bytes]) -> Mapping[bytes, Response]:
         return self._inner.known(keys)
@@ -116,5 +167,10 @@ class CountingRecorder(Recorder):
         self, batch: BatchRecord, experts: Sequence[Expert], answers: Sequence[AnswerRecord]
     ) -> None:
         self._inner.record(batch, experts, answers)
-        self.asked += batch.requests
+        self._account.book(batch, experts)
         self._progress.calls(self.asked)
+
+    @asynccontextmanager
+    async def asking(self, requests: Sequence[Request]) -> AsyncIterator[int]:
+        async with self._account.asking(requests) as allowed:
+            yield allowed

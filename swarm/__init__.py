@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from swarm.agents.role import Role
     from swarm.errors import SwarmError
     from swarm.graphs.graph import Agent, AgentGraph
+    from swarm.optimizers.budget import Budget
     from swarm.optimizers.role_step import RoleStep, random_graphs
     from swarm.runtime.runtime import Runtime
     from swarm.runtime.system import System, chain, evaluate, single, star
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "Agent": "swarm.graphs.graph",
     "AgentGraph": "swarm.graphs.graph",
+    "Budget": "swarm.optimizers.budget",
     "Example": "swarm.tasks",
     "Expert": "swarm.agents.expert",
     "Pool": "swarm.agents.expert",
@@ -41,6 +43,7 @@ _EXPORTS = {
 __all__ = [
     "Agent",
     "AgentGraph",
+    "Budget",
     "Example",
     "Expert",
     "Pool",

@@ -19,6 +19,7 @@ SwarmError
 │   └── OutOfMemoryError    not even one request fits
 ├── StoreError            the store failed while in use (disk full, locked, gone)
 │   └── BusyError           another process is running this job
+├── BudgetError           a limit ended the job before anything was scored
 └── DivergenceError       a replay did not come out as recorded
 """
 
@@ -107,6 +108,18 @@ class StoreError(SwarmError):
 
 class BusyError(StoreError):
     """Another process is running this job."""
+
+
+class BudgetError(SwarmError):
+    """A limit of a job is reached. Seen by users only if nothing was scored before."""
+
+    def __init__(self, limit: str, allowed: float, used: float) -> None:
+        super().__init__(
+            f"`{limit}` is {allowed:g}, and {used:.6g} are used before anything was scored: raise "
+            "it and run the same again; what was answered so far is kept"
+        )
+        self.limit = limit
+        """Its name: ``max_calls``."""
 
 
 class DivergenceError(SwarmError):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from swarm.agents.expert import Expert
-from swarm.agents.messages import Response
+from swarm.agents.messages import Request, Response
 from swarm.store.records import AnswerRecord, BatchRecord
 
 
@@ -27,6 +28,14 @@ class Recorder(ABC):
         self, batch: BatchRecord, experts: Sequence[Expert], answers: Sequence[AnswerRecord]
     ) -> None:
         """Keeps a batch and its answers. When this returns they are safe from a crash."""
+
+    @asynccontextmanager
+    async def asking(self, requests: Sequence[Request]) -> AsyncIterator[int]:
+        """Around asking an engine for a batch: how many of it, the first ones, may be asked now.
+
+        At least one: this waits until one may be, or raises what ends the work.
+        """
+        yield len(requests)
 
 
 class MemoryCache(Recorder):

@@ -9,7 +9,7 @@ from typing import Any
 from swarm.agents.expert import Expert, Pool
 from swarm.agents.messages import Response
 from swarm.agents.role import Role
-from swarm.errors import StoreError
+from swarm.errors import BudgetError, StoreError
 from swarm.runtime.cache import MemoryCache, Recorder
 from swarm.store import AnswerRecord, BatchRecord, ExpertRecord, Store
 
@@ -76,13 +76,17 @@ def wording(
 def finishing(store: Store, run: int) -> Iterator[dict[str, Any]]:
     """Records how a run ends; what is put into the dictionary becomes its summary.
 
-    Ctrl-C and cancellation leave it `interrupted`, an error `failed`, to be resumed either way.
+    Ctrl-C and cancellation leave it `interrupted`, a limit `stopped`, an error `failed`: to be
+    resumed in any case.
     """
     summary: dict[str, Any] = {}
     try:
         yield summary
     except StoreError:
         raise  # there is nowhere to record it
+    except BudgetError as error:
+        store.finish_run(run, "stopped", {**summary, "stopped": error.limit})
+        raise
     except Exception as error:
         store.finish_run(run, "failed", summary or None, error=f"{type(error).__name__}: {error}")
         raise

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, repeat
@@ -105,16 +106,20 @@ class _Column:
 class _Group:
     """Columns that want the same of the same expert: every prompt once."""
 
-    def __init__(self, columns: Sequence[_Column]) -> None:
+    def __init__(self, columns: Sequence[_Column], *, spare: bool = True) -> None:
+        """Without `spare`, what is wanted twice is asked twice."""
         self.columns = columns
         self.expert = columns[0].expert
         self.draw = columns[0].draw
-        index: dict[Messages, int] = {}
+        index: dict[Any, int] = {}
         self._places = [
-            [index.setdefault(prompt, len(index)) for prompt in column.prompts]
+            [
+                index.setdefault(prompt if spare else (prompt, len(index)), len(index))
+                for prompt in column.prompts
+            ]
             for column in columns
         ]
-        self.prompts = list(index)
+        self.prompts: list[Messages] = list(index) if spare else [prompt for prompt, _ in index]
         self.keys: list[bytes] | None = None
         """Content addresses of `prompts`; None where nothing is recorded."""
         self.outcomes: list[Outcome | None] = [None] * len(index)
@@ -126,9 +131,16 @@ class _Group:
         """Positions whose outcome is not known yet."""
         return [i for i, outcome in enumerate(self.outcomes) if outcome is None]
 
-    def settle(self) -> None:
-        """Answers every column. The first that wanted a prompt counts as the one who asked."""
+    def known(self) -> int:
+        """How many calls want what is known."""
+        outcomes = self.outcomes
+        return sum(outcomes[i] is not None for places in self._places for i in places)
+
+    def settle(self) -> int:
+        """Answers every column. The first that wanted a prompt counts as the one who asked; returns
+        how many others wanted the same."""
         asked = self.asked
+        wanted = sum(i in asked for places in self._places for i in places) - len(asked)
         for column, places in zip(self.columns, self._places, strict=True):
             outcomes: list[Any] = [self.outcomes[i] for i in places]
             keys = None if self.keys is None else [self.keys[i] for i in places]
@@ -137,6 +149,7 @@ class _Group:
                 cached.append(i not in asked)
                 asked.discard(i)
             column.settle(Answers(outcomes, keys, cached))
+        return wanted
 
 
 class Scheduler:
@@ -145,20 +158,28 @@ class Scheduler:
     Args:
         residency: the engines and what is loaded on them.
         recorder: where answers are looked up and kept; None remembers nothing.
+        spare: False asks for everything, what is known and what is asked twice, too.
     """
 
-    def __init__(self, residency: Residency, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self, residency: Residency, recorder: Recorder | None = None, *, spare: bool = True
+    ) -> None:
         self.residency = residency
         self.recorder = recorder
+        self.spare = spare
         self.waves = 0
         """How many waves have run."""
         self.asked = 0
         """How many requests engines have answered."""
+        self.known = 0
+        """How many calls were answered from the record."""
+        self.shared = 0
+        """How many calls were answered by what another call had asked in the same wave."""
         self._pending: list[_Column] = []
         self._participants: set[Participant] = set()
         self._running: asyncio.Task[None] | None = None
         self._direct: set[asyncio.Task[None]] = set()
-        self._in_flight: dict[tuple[bytes, int, Messages], asyncio.Future[Outcome]] = {}
+        self._in_flight: dict[tuple[Any, ...], asyncio.Future[Outcome]] = {}
 
     def join(self, waves: Sequence[int]) -> Participant:
         """A graph with these numbers of agents a step; enter what this returns while it runs."""
@@ -218,7 +239,7 @@ class Scheduler:
         for column in columns:
             alike[column.expert.fingerprint, column.draw].append(column)
         try:
-            groups = [_Group(same) for same in alike.values()]
+            groups = [_Group(same, spare=self.spare) for same in alike.values()]
             self._look_up(groups)
             bases: dict[str, list[_Group]] = defaultdict(list)
             for group in groups:
@@ -241,17 +262,19 @@ class Scheduler:
             wanted=lambda: not all(future.done() for future in waiting),
         )
         for group in groups:
-            group.settle()
+            self.shared += group.settle()
 
     async def _run_directly(self, column: _Column) -> None:
         """Answers a column of an engine that need not wait for a wave."""
-        group = _Group([column])
-        mine: dict[int, tuple[bytes, int, Messages]] = {}
+        group = _Group([column], spare=self.spare)
+        mine: dict[int, tuple[Any, ...]] = {}
         others: dict[int, asyncio.Future[Outcome]] = {}
         try:
             self._look_up([group])
             for i in group.missing():
-                name = (group.expert.fingerprint, group.draw, group.prompts[i])
+                name: tuple[Any, ...] = (group.expert.fingerprint, group.draw, group.prompts[i])
+                if not self.spare:
+                    name = (*name, i, id(group))
                 if name in self._in_flight:
                     others[i] = self._in_flight[name]
                 else:
@@ -267,7 +290,7 @@ class Scheduler:
                 self._in_flight.pop(name).set_result(group.outcomes[i] or _given_up())
         for i, future in others.items():
             group.outcomes[i] = await future
-        group.settle()
+        self.shared += group.settle() + len(others)
 
     def _look_up(self, groups: Sequence[_Group]) -> None:
         """Fills in keys, and the outcomes that are known."""
@@ -276,10 +299,13 @@ class Scheduler:
         for group in groups:
             fingerprint, draw = group.expert.fingerprint, group.draw
             group.keys = [request_key(fingerprint, prompt, draw) for prompt in group.prompts]
+        if not self.spare:
+            return
         known = self.recorder.known([key for group in groups for key in group.keys or ()])
         if known:
             for group in groups:
                 group.outcomes = [known.get(key) for key in group.keys or ()]
+                self.known += group.known()
 
     async def _answer(
         self,
@@ -289,7 +315,8 @@ class Scheduler:
     ) -> None:
         """Asks for these positions of these groups, all of one base, and fills in the outcomes.
 
-        Goes on from batch to batch as long as `wanted` says that somebody waits for them.
+        Goes on from batch to batch as long as `wanted` says that somebody waits for them, and the
+        recorder lets them be asked.
         """
         experts = [group.expert for group, _ in asks]
         requests: list[Request] = []
@@ -298,47 +325,71 @@ class Scheduler:
             requests += leaves(Request, repeat(group.expert), prompts, repeat(group.draw))
         keys = [group.keys[i] for group, places in asks if group.keys for i in places]
         outcomes: list[Outcome] = [_given_up()] * len(requests)
+        async with self._asking(requests[:1]):
+            pass  # nothing is loaded for what may not be asked
         async with self.residency.turn(experts[0].engine) as engine:
             try:
                 loaded = await _call(base, self.residency.acquire(base, experts))
                 batches = await _call(base, _plan(engine, requests))
             except EngineError as error:
                 outcomes, batches = [error] * len(requests), []
-            for batch in batches:
-                if not wanted():
-                    break
-                asked = [requests[i] for i in batch]
-                started_at, clock = datetime.now(UTC), time.perf_counter()
-                try:
-                    answers = await _call(base, _generate(engine, asked))
-                except EngineError as error:
-                    answers = [error] * len(asked)
-                seconds = time.perf_counter() - clock
-                self.asked += len(asked)
+            left = deque(batches)
+            while left and wanted():
+                batch = left.popleft()
+                async with self._asking([requests[i] for i in batch]) as allowed:
+                    if allowed < len(batch):
+                        left.appendleft(batch[allowed:])
+                        batch = batch[:allowed]
+                    asked, named = [requests[i] for i in batch], [keys[i] for i in batch if keys]
+                    answers = await self._ask(engine, experts, asked, named, loaded)
                 for i, answer in zip(batch, answers, strict=True):
                     outcomes[i] = answer
-                if self.recorder is not None:
-                    answered = _answer_records([keys[i] for i in batch], asked, answers)
-                    usages = [record.response.usage for record in answered]
-                    done = BatchRecord(
-                        wave=self.waves,
-                        base=base,
-                        experts=tuple({request.expert.name: None for request in asked}),
-                        requests=len(asked),
-                        prompt_tokens=sum(usage.prompt_tokens for usage in usages),
-                        completion_tokens=sum(usage.completion_tokens for usage in usages),
-                        seconds=seconds,
-                        load_seconds=loaded.seconds,
-                        loaded=loaded.fresh,
-                        started_at=started_at,
-                    )
-                    self.recorder.record(done, experts, answered)
                 loaded = Loaded(fresh=False, seconds=0.0)  # the first batch bears the load
         filled = iter(outcomes)
         for group, places in asks:
             for i in places:
                 group.outcomes[i] = next(filled)
             group.asked.update(places)
+
+    async def _ask(
+        self,
+        engine: Engine,
+        experts: Sequence[Expert],
+        requests: Sequence[Request],
+        keys: Sequence[bytes],
+        loaded: Loaded,
+    ) -> Sequence[Outcome]:
+        """Asks for one batch, and keeps what is answered; `keys` if there is where."""
+        base = experts[0].base
+        started_at, clock = datetime.now(UTC), time.perf_counter()
+        try:
+            answers = await _call(base, _generate(engine, requests))
+        except EngineError as error:
+            answers = [error] * len(requests)
+        seconds = time.perf_counter() - clock
+        self.asked += len(requests)
+        if self.recorder is not None:
+            answered = _answer_records(keys, requests, answers)
+            usages = [record.response.usage for record in answered]
+            done = BatchRecord(
+                wave=self.waves,
+                base=base,
+                experts=tuple({request.expert.name: None for request in requests}),
+                requests=len(requests),
+                prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+                completion_tokens=sum(usage.completion_tokens for usage in usages),
+                seconds=seconds,
+                load_seconds=loaded.seconds,
+                loaded=loaded.fresh,
+                started_at=started_at,
+            )
+            self.recorder.record(done, experts, answered)
+        return answers
+
+    def _asking(self, requests: Sequence[Request]) -> AbstractAsyncContextManager[int]:
+        if self.recorder is None:
+            return nullcontext(len(requests))
+        return self.recorder.asking(requests)
 
 
 def _answer_records(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from swarm.graphs.graph import Agent, AgentGraph
 
 RunKind = Literal["evaluation", "job", "replay", "fork"]
-RunStatus = Literal["running", "done", "failed", "interrupted"]
+RunStatus = Literal["running", "done", "failed", "interrupted", "stopped"]
 
 
 class ExpertRecord(NamedTuple):
@@ -143,7 +143,8 @@ class RunView:
     kind: RunKind
     name: str
     status: RunStatus
-    """`running` may also be a run whose process was killed: try `Store.lock_run`."""
+    """`stopped`: a limit of its budget was reached. `running` may also be a run whose process was
+    killed: try `Store.lock_run`."""
     settings: dict[str, Any]
     summary: dict[str, Any] | None
     error: str | None
