@@ -15,6 +15,9 @@ __all__ = ["SEARCHERS", "find_searcher"]
 
 SEARCHERS: dict[str, str] = {
     "pso": "swarm.optimizers.pso:ParticleSwarm",
+    "random": "swarm.optimizers.searchers.random:RandomSearch",
+    "cmaes": "swarm.optimizers.searchers.cmaes:CMAES",
+    "reinforce": "swarm.optimizers.searchers.reinforce:Reinforce",
 }
 """Name → where its class is, known without importing it or the packages it needs."""
 
