@@ -4,15 +4,34 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from swarm.agents.expert import Pool
+from swarm.errors import InputError
+from swarm.graphs.graph import Agent
 from swarm.optimizers.budget import Budget
 from swarm.runtime.progress import Progress
 from swarm.runtime.runtime import Runtime
 from swarm.runtime.system import System
 from swarm.store import Store
 from swarm.tasks import Task
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What an optimizer evaluates at most."""
+
+    agents: tuple[Agent, ...]
+    """Those of its graphs."""
+    iterations: int
+    graphs: int
+    """An iteration's graphs of these agents."""
+    casts: int = 0
+    """An iteration's graphs in which any expert of the pool may play any of these agents."""
+    successors: int = 1
+    """How many others may read an agent."""
+    seed: int = 0
 
 
 class Optimizer(ABC):
@@ -55,6 +74,14 @@ class Optimizer(ABC):
             BudgetError: a limit was reached before anything was scored.
             StoreError: the store failed; what it holds is sound, and the job can be resumed.
         """
+
+    def workload(self, pool: Pool) -> Workload:
+        """What `fit` evaluates at most.
+
+        Raises:
+            InputError: something that was given can't be used, or there is no saying before.
+        """
+        raise InputError(f"`{type(self).__name__}` can't say beforehand what it will ask for")
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
