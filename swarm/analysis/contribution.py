@@ -46,8 +46,7 @@ def by_place(job: JobHistory) -> Places:
     n = len(job.experts)
     index = {name: i for i, name in enumerate(job.experts)}
     total, count = np.zeros((n, n)), np.zeros((n, n))
-    scores = {view.graph: view.score for view in job.whole_evaluations}
-    for graph, score in scores.items():
+    for graph, score in job.whole_scores().items():
         steps = distance_to_end(graph)
         for agent in graph.agents:
             expert = index[pool_expert(agent.expert, job.experts)]

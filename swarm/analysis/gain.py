@@ -66,10 +66,10 @@ def collaborative_gain(system: Array, experts: Array, *, solved: float = 1.0) ->
     right = (system >= solved).astype(np.float64)
     surplus = right - solvers / n
     gain = float(surplus.mean())
-    half = 1.96 * float(surplus.std(ddof=1)) / math.sqrt(questions) if questions > 1 else math.inf
+    half = 1.96 * float(surplus.std(ddof=1)) / math.sqrt(questions) if questions > 1 else 2.0
     groups = [
         Group(int(k), int(here.sum()), float(right[here].mean()), float(k) / n)
         for k in np.unique(solvers)
         for here in [solvers == k]
     ]
-    return CollaborativeGain(gain, gain - half, gain + half, tuple(groups))
+    return CollaborativeGain(gain, max(gain - half, -1.0), min(gain + half, 1.0), tuple(groups))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -27,12 +28,12 @@ class RoleRecord:
     scores: Array
     """Shape (N,): one a particle."""
     whole: NDArray[np.bool_]
-    """Shape (N,): False where the evaluation was stopped, since its end could change nothing; the
-    score is then a bound."""
+    """Shape (N,): False where the evaluation was stopped, since the rest could change nothing. The
+    score is then the lowest it could have been (in a race: an estimate)."""
     positions: Array
     """Shape (N, n, n): the matrices that were scored."""
     graph: AgentGraph
-    """The best of this iteration."""
+    """The one of the highest score."""
     score: float
 
 
@@ -117,7 +118,10 @@ class JobHistory:
     iterations: tuple[Iteration, ...]
     best: Best
     evaluations: Sequence[EvaluationView] = ()
-    """All that was recorded on the way."""
+    """All that were recorded on the way. A graph whose evaluation was stopped, and taken up again
+    in a later iteration, has several."""
+    scores: Mapping[AgentGraph, Mapping[int, float]] = field(default_factory=dict)
+    """What they come to on the split that is searched on: position in the split → score."""
     tested: Sequence[Tested] = ()
     """The best graph's evaluations on other splits, by this job or later, the latest of each."""
 
@@ -140,18 +144,23 @@ class JobHistory:
                     f"run {run} keeps no history of iterations: it has not finished one yet, or "
                     f"its optimizer (`{view.settings.get('optimizer')}`) does not search by steps"
                 )
-            best, evaluations = _best(state["best"]), store.evaluations(run)
-            return cls(
+            evaluations = store.evaluations(run)
+            each, scores = store.scores(run), dict[AgentGraph, dict[int, float]]()
+            for evaluation in evaluations:
+                if evaluation.split == view.settings["split"]:
+                    scores.setdefault(evaluation.graph, {}).update(each[evaluation.id])
+            job = cls(
                 run=view,
                 experts=tuple(view.settings["experts"]),
                 iterations=tuple(
                     _iteration(number, entry)
                     for number, entry in enumerate(state["history"], start=1)
                 ),
-                best=best,
+                best=_best(state["best"]),
                 evaluations=evaluations,
-                tested=_tested(store, view, best, evaluations),
+                scores=scores,
             )
+            return replace(job, tested=_tested(store, job))
 
     @property
     def task(self) -> str:
@@ -163,44 +172,44 @@ class JobHistory:
         return str(self.run.settings["split"])
 
     @property
-    def questions(self) -> int | None:
-        """How many questions the best was scored on; None if its evaluation was not recorded."""
-        found = self.best_evaluation
-        return None if found is None else found.size
+    def questions(self) -> int:
+        """How many these are: as many as the best was scored on."""
+        return len(self.scores[self.best.graph])
 
-    @property
-    def best_evaluation(self) -> EvaluationView | None:
-        """The evaluation that found the best."""
-        return _of_best(self.best, self.split, self.evaluations)
+    def evaluations_of(self, graph: AgentGraph) -> list[EvaluationView]:
+        """The evaluations of a graph on the split that is searched on; together they are whole
+        unless they were stopped."""
+        return [v for v in self.evaluations if v.graph == graph and v.split == self.split]
 
-    @property
-    def whole_evaluations(self) -> list[EvaluationView]:
-        """Those on all questions of the split that is searched on."""
-        own = [view for view in self.evaluations if view.split == self.split]
-        size = max((view.size for view in own), default=0)
-        return [view for view in own if view.size == size]
+    def whole_scores(self) -> dict[AgentGraph, float]:
+        """Every graph that was scored on all questions, with its score."""
+        size = self.questions
+        return {
+            graph: math.fsum(scores.values()) / size
+            for graph, scores in self.scores.items()
+            if len(scores) == size
+        }
 
     def changes(self) -> list[Change]:
-        """Each better graph than all before, one an iteration at most."""
-        found: list[Change] = []
+        """Each better graph than all before, one an iteration at most; the last is the best."""
+        scored, found = self.whole_scores(), list[Change]()
+        by_iteration: dict[int, list[EvaluationView]] = {}
+        for view in self.evaluations:
+            by_iteration.setdefault(view.info.get("iteration", 0), []).append(view)
         for iteration in self.iterations:
-            best = max(self._candidates(iteration), key=lambda change: change.score, default=None)
-            if best is not None and (not found or best.score > found[-1].score):
-                found.append(best)
+            best = max(
+                (view for view in by_iteration.get(iteration.number, ()) if view.graph in scored),
+                key=lambda view: (scored[view.graph], view.graph == self.best.graph),
+                default=None,
+            )
+            if best is not None and (not found or scored[best.graph] > found[-1].score):
+                step: Step = "weight" if "cast" in best.info else "role"
+                found.append(Change(iteration.number, step, best.graph, scored[best.graph]))
         return found
-
-    def _candidates(self, iteration: Iteration) -> Iterator[Change]:
-        if (role := iteration.role) is not None:
-            yield Change(iteration.number, "role", role.graph, role.score)
-        if (weight := iteration.weight) is not None:
-            cast = int(np.argmax(weight.scores))
-            names = [self.experts[expert] for expert in weight.assignments[cast]]
-            graph = weight.graph.with_experts(names)
-            yield Change(iteration.number, "weight", graph, float(weight.scores[cast]))
 
 
 def pool_expert(name: str, experts: Sequence[str]) -> str:
-    """The pool's expert behind an agent's: `NAME`, or `NAME@t` for its weights at some time."""
+    """The pool's expert behind an agent's: ``NAME``, or ``NAME@3`` with its weights of then."""
     return name if name in experts else name.rpartition("@")[0]
 
 
@@ -244,34 +253,19 @@ def _iteration(number: int, entry: Mapping[str, Any]) -> Iteration:
     )
 
 
-def _of_best(
-    best: Best, split: str, evaluations: Sequence[EvaluationView]
-) -> EvaluationView | None:
-    found = [
-        view
-        for view in evaluations
-        if view.graph == best.graph and view.split == split and view.score == best.score
-    ]
-    return found[0] if found else None
-
-
-def _tested(
-    store: Store, job: RunView, best: Best, evaluations: Sequence[EvaluationView]
-) -> list[Tested]:
+def _tested(store: Store, job: JobHistory) -> list[Tested]:
     """A later evaluation counts if the same experts, weights included, gave its answers."""
-    own = _of_best(best, job.settings["split"], evaluations)
-    if own is None:
-        return []
+    own = job.evaluations_of(job.best.graph)[0]
     found: dict[str, EvaluationView] = {}
     for run in reversed(store.runs()):
-        if run.id == job.id:
-            views = evaluations
-        elif run.kind == "evaluation" and run.settings.get("task") == job.settings["task"]:
+        if run.id == job.run.id:
+            views = job.evaluations
+        elif run.kind == "evaluation" and run.settings.get("task") == job.task:
             views = store.evaluations(run.id)
         else:
             continue
         for view in views:
-            same = view.graph == best.graph and view.task == own.task and view.split != own.split
+            same = view.graph == own.graph and view.task == own.task and view.split != own.split
             if same and _players(store, view) == _players(store, own):
                 found[view.split] = view
     return [Tested(view, *interval(store.recorded(view.id).scores)) for view in found.values()]

@@ -14,11 +14,14 @@ Scores = Mapping[bytes, float]
 """By the questions' content address."""
 
 
-def scores_of(store: Store, evaluation: EvaluationView) -> Scores:
-    """The scores of a recorded evaluation."""
-    record = store.recorded(evaluation.id)
-    digests = [question.digest for question in record.questions]
-    return dict(zip(digests, record.scores, strict=True))
+def scores_of(store: Store, *evaluations: EvaluationView) -> Scores:
+    """The scores of a recorded evaluation, or of one that is in parts."""
+    found: dict[bytes, float] = {}
+    for evaluation in evaluations:
+        record = store.recorded(evaluation.id)
+        digests = [question.digest for question in record.questions]
+        found.update(zip(digests, record.scores, strict=True))
+    return found
 
 
 def alone(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from swarm.analysis import pools
 from swarm.analysis.contribution import by_place, jfk_by_iteration
 from swarm.analysis.gain import CollaborativeGain, collaborative_gain
 from swarm.analysis.job import JobHistory
-from swarm.analysis.roles import ACTS, Heterogeneity, role_heterogeneity
+from swarm.analysis.roles import ACTS, Heterogeneity, Score, role_heterogeneity
 from swarm.analysis.singles import alone, scores_of, side_by_side
 from swarm.app.doctor import require_engines
 from swarm.app.documents import Document
@@ -24,11 +25,35 @@ from swarm.app.watch import WatchedRuntime, watch
 from swarm.errors import InputError, PoolError, TaskError
 from swarm.graphs import topologies
 from swarm.runtime.system import evaluate
-from swarm.store import EvaluationView, RunView, Store, TraceView
+from swarm.store import EvaluationView, RunView, Store
 from swarm.tasks import Task
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A system's score on a split."""
+
+    parts: tuple[EvaluationView, ...]
+    """Evaluations of its graph, which together are whole."""
+
+    @property
+    def split(self) -> str:
+        return self.parts[0].split
+
+    @property
+    def task(self) -> bytes:
+        return self.parts[0].task
+
+    @property
+    def questions(self) -> int:
+        return sum(part.size for part in self.parts)
+
+    @property
+    def score(self) -> float:
+        return sum(part.score * part.size for part in self.parts) / self.questions
 
 
 @dataclass(frozen=True)
@@ -38,8 +63,8 @@ class RunReport:
     run: RunView
     job: JobHistory | None
     """None for a run that is an evaluation."""
-    evaluation: EvaluationView | None
-    """Of the system: on other questions than were searched on, if there is one."""
+    system: Measured | None
+    """How it was measured: on other questions than were searched on, if that was done."""
     gain: CollaborativeGain | None
     roles: Heterogeneity | None
     notes: tuple[str, ...]
@@ -89,64 +114,61 @@ def _read(
 ) -> RunReport:
     run = store.run(number)
     job = JobHistory.load(store, number) if run.kind == "job" else None
-    evaluation = _system(store, run, job)
-    if evaluation is None:
-        why = (f"run {number} has no evaluation of a system: only its history can be reported",)
+    system = _measured(store, run, job)
+    if system is None:
+        why = (f"run {number} has no evaluations: there is nothing to analyse",)
         return RunReport(run, job, None, None, None, why)
-    task, notes = _task(run, evaluation, chosen)
-    scorer = None
+    task, notes = _task(run, system, chosen)
     if task is None:
-        notes.append("responses are not scored: roles show only who reads and who repeats whom")
-    else:
-        examples, score = task.split(evaluation.split), task.score
-
-        def scorer(trace: TraceView, text: str) -> float:
-            return score(examples[trace.position], text)
-
-    roles = None
-    if len(evaluation.graph.agents) > 1:
-        roles = role_heterogeneity(store.traces(evaluation.run, evaluation.id), scorer)
-    if not any(acts.acts.values() for acts in (roles.agents if roles else ())):
-        roles = None
+        notes.append("responses are not scored: roles say only who reads and who repeats whom")
+    traces = chain.from_iterable(store.traces(part.run, part.id) for part in system.parts)
+    roles = role_heterogeneity(traces, None if task is None else _scorer(task, system.split))
     experts = tuple(run.settings.get("experts", {}))
-    singles = alone(store, run, experts, evaluation)
-    if (missing := [name for name in experts if name not in singles]) and pool is not None:
+    singles = alone(store, run, experts, system.parts[0])
+    missing = [name for name in experts if name not in singles]
+    if missing and pool is not None:
         if task is None:
             raise InputError("`--pool` is given to ask experts alone: give `--task`, too")
-        _ask_alone(store, run, evaluation, missing, task, pool, quiet=quiet)
-        singles = alone(store, run, experts, evaluation)
-        missing = []
+        _ask_alone(store, run, system, missing, task, pool, quiet=quiet)
+        singles, missing = alone(store, run, experts, system.parts[0]), []
     gain = None
     if missing or not experts:
         which = ", ".join(f"`{name}`" for name in missing)
         notes.append(
-            f"no collaborative gain: {which} were never scored alone on `{evaluation.split}`: "
+            f"no collaborative gain: never scored alone on `{system.split}`: {which}: "
             "give `--pool` (and `--task`) to have that done now and recorded"
         )
     else:
-        system, each = side_by_side(scores_of(store, evaluation), singles)
-        if system.size:
-            gain = collaborative_gain(system, each)
+        together, each = side_by_side(scores_of(store, *system.parts), singles)
+        if together.size:
+            gain = collaborative_gain(together, each)
         else:
             notes.append("no collaborative gain: experts and system have no questions in common")
-    return RunReport(run, job, evaluation, gain, roles, tuple(notes))
+    answered = any(sum(agent.acts.values()) for agent in roles.agents)
+    return RunReport(run, job, system, gain, roles if answered else None, tuple(notes))
 
 
-def _system(store: Store, run: RunView, job: JobHistory | None) -> EvaluationView | None:
-    """The evaluation that says most about the system of a run."""
+def _measured(store: Store, run: RunView, job: JobHistory | None) -> Measured | None:
+    """Of a job: the best graph where it was tested on most questions, else where it was found. Of
+    an evaluation: the best graph."""
     if job is not None:
         tested = max(job.tested, key=lambda tested: tested.evaluation.size, default=None)
-        return job.best_evaluation if tested is None else tested.evaluation
-    return max(store.evaluations(run.id), key=lambda view: view.score, default=None)
+        parts = job.evaluations_of(job.best.graph) if tested is None else [tested.evaluation]
+        return Measured(tuple(parts))
+    best = max(store.evaluations(run.id), key=lambda view: view.score, default=None)
+    return None if best is None else Measured((best,))
 
 
-def _task(
-    run: RunView, evaluation: EvaluationView, chosen: Chosen
-) -> tuple[Task | None, list[str]]:
+def _scorer(task: Task, split: str) -> Score:
+    examples = task.split(split)
+    return lambda trace, text: task.score(examples[trace.position], text)
+
+
+def _task(run: RunView, system: Measured, chosen: Chosen) -> tuple[Task | None, list[str]]:
     """The task that the evaluation was made on, if it is there; what is in the way."""
     given = chosen.value("task")
     task, notes = task_of(run, given)
-    if task is None or task.fingerprint == evaluation.task:
+    if task is None or task.fingerprint == system.task:
         return task, notes
     if given is not None:
         raise TaskError(
@@ -158,14 +180,14 @@ def _task(
 def _ask_alone(
     store: Store,
     run: RunView,
-    beside: EvaluationView,
+    beside: Measured,
     names: Sequence[str],
     task: Task,
     pool: Pool,
     *,
     quiet: bool,
 ) -> None:
-    """Scores each expert alone on the questions of `beside`, recorded as a run."""
+    """Scores each expert alone on the questions of a system, recorded as a run."""
     for name in names:
         if pool[name].fingerprint.hex() != run.settings["experts"][name]["fingerprint"]:
             raise PoolError(
@@ -174,13 +196,13 @@ def _ask_alone(
             )
     require_engines(pool[name] for name in names)
     title = f"{task.name} {beside.split}: experts alone"
-    with watch(title, beside.size * len(names), quiet=quiet) as watching:
+    with watch(title, beside.questions * len(names), quiet=quiet) as watching:
         evaluate(
             [topologies.single(name) for name in names],
             task,
             pool,
             split=beside.split,
-            limit=beside.size,
+            limit=beside.questions,
             store=store,
             runtime=WatchedRuntime(watching),
             name=title,
@@ -188,13 +210,13 @@ def _ask_alone(
 
 
 def _document(report: RunReport) -> Document:
-    job, evaluation, gain, roles = report.job, report.evaluation, report.gain, report.roles
+    job, system, gain, roles = report.job, report.system, report.gain, report.roles
     return {
         "run": report.run.id,
         "task": report.run.settings.get("task"),
         "experts": list(report.run.settings.get("experts", {})),
-        "system": evaluation
-        and {"split": evaluation.split, "score": evaluation.score, "questions": evaluation.size},
+        "system": system
+        and {"split": system.split, "score": system.score, "questions": system.questions},
         "history": job and _history(job),
         "gain": gain and {**gain._asdict(), "groups": [group._asdict() for group in gain.groups]},
         "roles": roles
@@ -243,7 +265,7 @@ def _plain(values: Any) -> list[float | None]:
 def _show(console: Console, report: RunReport) -> None:
     from rich.text import Text
 
-    run, job, evaluation = report.run, report.job, report.evaluation
+    run, job, system = report.run, report.job, report.system
     console.print(Text(f"run {run.id} · {one_line(run.name, 60)}", "bold"))
     if job is not None:
         last, best = job.iterations[-1], job.best
@@ -262,21 +284,19 @@ def _show(console: Console, report: RunReport) -> None:
         }
         _pairs(console, lines)
         _show_contribution(console, job)
-    if report.gain is not None and evaluation is not None:
-        _show_gain(console, report.gain, evaluation, len(run.settings["experts"]))
-    if report.roles is not None and evaluation is not None:
-        _show_roles(console, report.roles, evaluation)
+    if report.gain is not None and system is not None:
+        _show_gain(console, report.gain, system, len(run.settings["experts"]))
+    if report.roles is not None and system is not None:
+        _show_roles(console, report.roles, system)
     for note in report.notes:
         console.print(Text(f"note: {plain(note)}", "yellow"), soft_wrap=True)
     console.print()
 
 
-def _show_gain(
-    console: Console, gain: CollaborativeGain, evaluation: EvaluationView, experts: int
-) -> None:
+def _show_gain(console: Console, gain: CollaborativeGain, system: Measured, experts: int) -> None:
     _table(
         console,
-        f"collaborative gain on {evaluation.split}: {gain.gain:+.3f} "
+        f"collaborative gain on {system.split}: {gain.gain:+.3f} "
         f"(95 % between {gain.low:+.3f} and {gain.high:+.3f})",
         ("solved alone by", "questions:", "system:", "expected:", "gain:"),
         [
@@ -292,7 +312,7 @@ def _show_gain(
     )
 
 
-def _show_roles(console: Console, roles: Heterogeneity, evaluation: EvaluationView) -> None:
+def _show_roles(console: Console, roles: Heterogeneity, system: Measured) -> None:
     rows = []
     for acts in roles.agents:
         total = max(sum(acts.acts.values()), 1)
@@ -301,7 +321,7 @@ def _show_roles(console: Console, roles: Heterogeneity, evaluation: EvaluationVi
         rows.append((acts.agent.name, acts.agent.expert, *shares, accuracy, f"{acts.entropy:.2f}"))
     _table(
         console,
-        f"roles on {evaluation.split}: agents differ by {roles.divergence:.2f} bits "
+        f"roles on {system.split}: agents differ by {roles.divergence:.2f} bits "
         f"(of {roles.entropy:.2f} in all)",
         ("agent", "expert", *(f"{act}:" for act in ACTS), "score:", "bits:"),
         rows,

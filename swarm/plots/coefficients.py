@@ -38,7 +38,11 @@ def plot_coefficients(job: JobHistory) -> Figure:
         figure = new_figure(min(WIDTH, 2.6 + 0.42 * n), 1.9 + 0.36 * n)
         axes = figure.subplots()
         shown = _heat(axes, rows, limit=_limit([rows]))
-        axes.set_xticks(range(n), job.experts, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_xticks(range(n), job.experts)
+        if max(map(len, job.experts)) > 5:  # they would run into each other
+            axes.tick_params(axis="x", labelrotation=45)
+            for label in axes.get_xticklabels():
+                label.set(ha="right", rotation_mode="anchor")
         axes.set_yticks(range(n), job.experts)
         axes.set_xlabel("initial expert")
         axes.set_ylabel(f"expert in iteration {last.number}")
@@ -85,7 +89,14 @@ def plot_coefficients_by_iteration(job: JobHistory) -> Figure:
         n = len(job.experts)
         for axes in grid[:, 0]:
             axes.set_yticks(range(n), job.experts, fontsize=5.5 if n > 8 else 7)
-        bar = figure.colorbar(shown, ax=grid, location="bottom", shrink=0.4, aspect=30, pad=0.03)
+        bar = figure.colorbar(
+            shown,
+            ax=list(grid.ravel()[: len(matrices)]),
+            location="bottom",
+            shrink=0.4,
+            aspect=30,
+            pad=0.03,
+        )
         bar.set_label(
             "coefficient (rows: experts; columns: initial experts, in the same order)", fontsize=8
         )

@@ -31,7 +31,8 @@ def plot_convergence(job: JobHistory) -> Figure:
     """Score against iteration: a dot a particle (and a cast of the weight-step), the best so far
     as a line, the best graph's test score, where there is one, with its 95 % interval.
 
-    Hollow dots are evaluations that were stopped early, since nothing depended on how they went on.
+    Hollow dots are evaluations that were stopped early, since nothing depended on the rest; they
+    are drawn at the lowest score that is still possible (in a race: at the estimate).
     """
     with style():
         figure = new_figure()
@@ -39,9 +40,10 @@ def plot_convergence(job: JobHistory) -> Figure:
         roles = [(i.number, i.role) for i in job.iterations if i.role is not None]
         weights = [(i.number, i.weight) for i in job.iterations if i.weight is not None]
         shift = 0.17 if roles and weights else 0.0
+        racing = job.run.settings.get("racing") is not None
         kinds: dict[str, _Dots] = {
             "a particle's graph": _Dots(BLUE, whole=True),
-            "the same, stopped early": _Dots(BLUE, whole=False),
+            f"stopped early ({'estimate' if racing else 'at least'})": _Dots(BLUE, whole=False),
             "a cast of the weight-step": _Dots(ORANGE, whole=True),
         }
         whole, stopped, casts = kinds.values()
@@ -75,8 +77,7 @@ def plot_convergence(job: JobHistory) -> Figure:
                 f"best graph on {evaluation.split}\n{evaluation.score:.3f} [{low:.3f}, {high:.3f}]"
             )
             labels.append(Label(evaluation.score, text, VERMILLION))
-        questions = f" ({job.questions:,} questions)" if job.questions else ""
-        axes.set_ylabel(f"score on {job.split}{questions}")
+        axes.set_ylabel(f"score on {job.split} ({job.questions:,} questions)")
         axes.grid(axis="y")
         axes.set_title(title(job, "Convergence"), pad=24)
         axes.legend(

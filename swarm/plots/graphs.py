@@ -42,8 +42,11 @@ def plot_graphs(job: JobHistory) -> Figure:
         figure.text(
             _GAP / wide, 1 - 8 / high, title(job, what), va="top", weight="bold", fontsize=10
         )
-        if any(agent.expert != agent.name for change in changes for agent in change.graph.agents):
+        agents = [agent for change in changes for agent in change.graph.agents]
+        if any(agent.expert != agent.name for agent in agents):
             note = "in bold the agent, below it the expert that plays it"
+            if any(agent.expert not in job.experts for agent in agents):
+                note += " (@2: with its weights after iteration 2)"
             figure.text(_GAP / wide, 1 - 24 / high, note, va="top", fontsize=7, color=FAINT)
         below = _TITLE
         for row, height in zip(rows, tall, strict=True):

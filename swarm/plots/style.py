@@ -76,8 +76,13 @@ def new_figure(width: float = WIDTH, height: float = 3.6) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes the figure in the format of the suffix; the same bytes for the same figure."""
+    """Writes the figure in the format of the suffix; the same bytes for the same data.
+
+    Its layout is then settled: another round would move things by a hair.
+    """
     with style():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 

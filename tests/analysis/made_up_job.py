@@ -91,27 +91,36 @@ def record_job(
     spared = dict.fromkeys(("memo", "bounds", "known", "shared"), 0)
     asked = calls = 0
     scored: set[AgentGraph] = set()
+    names, rows = list(experts), np.eye(n)
 
-    def keep(graph: AgentGraph, score: float, step: str, rows: Any) -> None:
-        store.add_evaluation(run, evaluation(graph, right(score), iteration=k, step=step))
+    def keep(graph: AgentGraph, score: float, step: str, **where: int) -> None:
+        store.add_evaluation(run, evaluation(graph, right(score), iteration=k, **where))
         if score > best["score"]:
-            mixed = {e: {"of": e, "coefficients": rows[i].tolist()} for i, e in enumerate(experts)}
+            mixed = {
+                name: {"of": of, "coefficients": row.tolist()}
+                for name, of, row in zip(names, experts, rows, strict=True)
+                if name in graph.experts
+            }
             text = graph.to_json()
             best.update(graph=text, score=score, iteration=k, step=step, experts=mixed)
 
     for k in range(1, iterations + 1):
         positions = role_swarm.ask()
-        graphs = decode_swarm(positions, agents, p=0.0, rng=rng)
+        graphs = [
+            graph.with_experts(dict(zip(experts, names, strict=True)))
+            for graph in decode_swarm(positions, agents, p=0.0, rng=rng)
+        ]
         scores = [round(fitness(graph) * QUESTIONS) / QUESTIONS for graph in graphs]
         whole = [bool(k < 3 or score > np.median(scores)) for score in scores]
         lead = int(np.argmax(scores))
-        for graph, score in zip(graphs, scores, strict=True):
+        for i, (graph, score) in enumerate(zip(graphs, scores, strict=True)):
             calls += n * QUESTIONS
             if graph in scored:
                 spared["memo"] += n * QUESTIONS
                 continue
             scored.add(graph)
-            keep(graph, score, "role", np.eye(n))
+            if whole[i]:
+                keep(graph, score, "role", particle=i)
             for cause, share in (("bounds", 0.04 * k), ("known", 0.2), ("shared", 0.1)):
                 spared[cause] += round(share * n * QUESTIONS)
         role_swarm.tell(scores, at=positions)
@@ -124,7 +133,6 @@ def record_job(
         }
         weight = None
         if joint and k % 4 != 3:  # now and then it drops out
-            rows = weights.ask()
             assignments = draw_assignments(casts, n, n, rng)
             good = 0.2 * rows[:, 0] + np.linspace(0.0, 0.1, n)
             base = fitness(graphs[lead]) - 0.1
@@ -134,9 +142,9 @@ def record_job(
             ]
             jfk = jfk_scores(assignments, each, jfk)
             weights.tell(jfk)
-            for cast, score in zip(assignments, each, strict=True):
-                graph = graphs[lead].with_experts([experts[e] for e in cast])
-                keep(graph, score, "weight", rows)
+            for m, (cast, score) in enumerate(zip(assignments, each, strict=True)):
+                graph = graphs[lead].with_experts([names[e] for e in cast])
+                keep(graph, score, "weight", cast=m)
             calls += casts * n * QUESTIONS
             spared["known"] += casts * n * QUESTIONS // 4
             weight = {
@@ -146,6 +154,7 @@ def record_job(
                 "jfk": jfk.tolist(),
                 "coefficients": rows.tolist(),
             }
+            names, rows = [f"{name}@{k}" for name in experts], weights.ask()
         asked = calls - sum(spared.values())
         entry = {"role": role, "weight": weight, "best_score": best["score"], "asked": asked}
         history.append({**entry, "calls": calls, "spared": dict(spared)})
