@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["OPTIMIZERS", "find_optimizer"]
 
 OPTIMIZERS: dict[str, str] = {
+    "hetero_swarm": "swarm.optimizers.hetero_swarm:HeterogeneousSwarm",
     "role_step": "swarm.optimizers.role_step:RoleStep",
 }
 """Name → where its class is, known without importing it or the packages it needs."""

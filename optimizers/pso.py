@@ -227,13 +227,13 @@ class ParticleSwarm(Searcher):
             "iteration": self.iteration,
             "shape": list(self.shape),
             "arrays": {
-                "position": _pack(swarm.position),
-                "velocity": _pack(swarm.velocity),
-                "pbest_pos": _pack(swarm.pbest_pos),
-                "pbest_cost": _pack(swarm.pbest_cost),
-                "best_pos": _pack(swarm.best_pos),
-                "worst": _pack(self._worst),
-                "scalars": _pack(np.array([swarm.best_cost, self._worst_score, self._step])),
+                "position": pack(swarm.position),
+                "velocity": pack(swarm.velocity),
+                "pbest_pos": pack(swarm.pbest_pos),
+                "pbest_cost": pack(swarm.pbest_cost),
+                "best_pos": pack(swarm.best_pos),
+                "worst": pack(self._worst),
+                "scalars": pack(np.array([swarm.best_cost, self._worst_score, self._step])),
             },
             "age": self._age.tolist(),
             "stale": self._stale,
@@ -243,7 +243,7 @@ class ParticleSwarm(Searcher):
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> Self:
         """The swarm that `state` was taken from."""
-        arrays = {name: _unpack(data) for name, data in state["arrays"].items()}
+        arrays = {name: unpack(data) for name, data in state["arrays"].items()}
         swarm = cls.__new__(cls)
         swarm.settings = SwarmSettings.model_validate(state["settings"])
         swarm.rng = restore_rng(state["rng"])
@@ -337,11 +337,13 @@ def _topology(indices: NDArray[np.int64] | None) -> Any:
     return ring
 
 
-def _pack(array: Array) -> dict[str, Any]:
+def pack(array: Array) -> dict[str, Any]:
+    """An array as JSON values, bit for bit."""
     data = base64.b64encode(np.ascontiguousarray(array, dtype="<f8").tobytes()).decode()
     return {"shape": list(array.shape), "f8": data}
 
 
-def _unpack(packed: Mapping[str, Any]) -> Array:
+def unpack(packed: Mapping[str, Any]) -> Array:
+    """What `pack` was given."""
     flat = np.frombuffer(base64.b64decode(packed["f8"]), dtype="<f8")
     return flat.reshape(packed["shape"]).astype(np.float64)

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swarm.errors import InputError
-from swarm.optimizers.pso import Array, ParticleSwarm, SwarmSettings
+from swarm.optimizers.pso import ParticleSwarm, SwarmSettings
+from swarm.optimizers.searchers.base import Array
 
 Assignments = NDArray[np.int64]
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from swarm.errors import SwarmError
     from swarm.graphs.graph import Agent, AgentGraph
     from swarm.optimizers.budget import Budget
+    from swarm.optimizers.hetero_swarm import HeterogeneousSwarm
     from swarm.optimizers.role_step import RoleStep, random_graphs
     from swarm.runtime.runtime import Runtime
     from swarm.runtime.system import System, chain, evaluate, single, star
@@ -23,6 +24,7 @@ _EXPORTS = {
     "Budget": "swarm.optimizers.budget",
     "Example": "swarm.tasks",
     "Expert": "swarm.agents.expert",
+    "HeterogeneousSwarm": "swarm.optimizers.hetero_swarm",
     "Pool": "swarm.agents.expert",
     "Price": "swarm.agents.expert",
     "Role": "swarm.agents.role",
@@ -46,6 +48,7 @@ __all__ = [
     "Budget",
     "Example",
     "Expert",
+    "HeterogeneousSwarm",
     "Pool",
     "Price",
     "Role",

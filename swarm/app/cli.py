@@ -171,6 +171,33 @@ def optimize(
             "--set", envvar="SWARM_SET", metavar="KEY=VALUE", help="A setting of the optimizer."
         ),
     ] = None,
+    max_calls: Annotated[
+        int | None,
+        typer.Option(envvar="SWARM_MAX_CALLS", metavar="N", help="Stop before more calls."),
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(envvar="SWARM_MAX_TOKENS", metavar="N", help="Stop before more tokens."),
+    ] = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(envvar="SWARM_MAX_COST", metavar="USD", help="Stop before it costs more."),
+    ] = None,
+    max_seconds: Annotated[
+        float | None,
+        typer.Option(envvar="SWARM_MAX_SECONDS", metavar="S", help="Stop after so long."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it will take; load no model.")
+    ] = False,
+    sample: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="With --dry-run: estimate it from N questions."),
+    ] = None,
+    sweep: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="N jobs, with hyperparameters from the paper."),
+    ] = None,
     store: StoreOption = None,
     quiet: QuietOption = False,
     json_: JsonOption = False,
@@ -181,40 +208,58 @@ def optimize(
     job.toml has the keys optimizer, pool, task, split, limit, store, and a table [settings] for the
     optimizer; job.py defines job, pool and task. Ctrl-C saves, and the same command goes on.
 
+    Limits (--max-…, or keys such as max_calls) count all that the job has used since it began. One
+    that is reached stops it; with a higher one it goes on there. In a sweep every job has them to
+    itself, and what --set gives is the same in all.
+
     \b
     Example:
-      swarm optimize job.toml --set particles=20 --set seed=1
+      swarm optimize job.toml --dry-run --sample 20
+      swarm optimize job.toml --set particles=20 --max-cost 5
+      swarm optimize job.toml --sweep 10
     """
     from swarm.app.doctor import require_engines
     from swarm.app.jobs import load_job
 
+    if sample is not None and not dry_run:
+        raise InputError("`--sample` is for `--dry-run`: give both, or leave it out")
     job = load_job(context, file)
-    require_engines(job.pool.values())
-    with _resumable(job.chosen, "optimize", str(file), as_json=json_):
-        from swarm.app import documents, show
-        from swarm.app.terminal import console
-        from swarm.store import Store
+    words = ["optimize", str(file)] + (["--sweep", str(sweep)] if sweep else [])
+    from swarm.app import documents, optimize, show
+    from swarm.app.terminal import console
 
-        started = datetime.now(UTC)
-        system = job.optimizer.fit(
-            job.task,
-            job.pool,
-            split=job.chosen.value("split"),
-            limit=job.chosen.value("limit"),
-            store=job.chosen.value("store"),
-            progress=_progress(quiet),
-            settings=job.notes,
-        )
-        assert system.run is not None
-        with Store.open(job.chosen.value("store"), create=False) as opened:
-            view = opened.run(system.run)
+    if sweep is not None:
+        optimize.check_sweep(job, sweep)
+    if sample is not None or not dry_run:
+        require_engines(job.pool.values())
+    if dry_run:
+        foreseen = optimize.foresee(job, sweep or 1, sample)
         if json_:
-            found = documents.graph_document(system.graph)
-            documents.print_json({**documents.run_document(view), "graph": found})
+            documents.print_json(foreseen.document())
+        else:
+            show.foreseen(console(), foreseen)
+        return
+    with _resumable(job.chosen, *words, as_json=json_):
+        started = datetime.now(UTC)
+        found: optimize.Found | optimize.Table
+        if sweep is not None:
+            found = optimize.run_sweep(job, sweep, _progress(quiet), words)
+        else:
+            found = optimize.run(job, _progress(quiet), words)
+        if json_:
+            documents.print_json(found.document())
             return
         out = console()
-        show.found(out, system.graph, view, known=view.updated_at < started)
-        show.look_further(out, view, job.chosen.store_flag())
+        if isinstance(found, optimize.Table):
+            show.sweep(out, found.jobs)
+            runs = [swept.run for swept in found.jobs]
+        else:
+            known = found.run.status == "done" and found.run.updated_at < started
+            show.found(out, found.graph, found.run, known=known)
+            runs = [found.run]
+        if found.go_on is not None:
+            show.go_on(out, runs, found.go_on)
+        show.look_further(out, runs[0], job.chosen.store_flag())
 
 
 @app.command()

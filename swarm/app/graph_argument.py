@@ -55,6 +55,9 @@ def best_evaluation(store: Store, run: int) -> EvaluationView:
     evaluations = store.evaluations(run)
     if not evaluations:
         raise InputError(f"run {run} has no evaluations, so no graph: see `swarm show {run}`")
+    # One that was stopped early has a score, but of its first questions only.
+    whole = [evaluation for evaluation in evaluations if not evaluation.info.get("partial")]
+    evaluations = whole or evaluations
     return max(evaluations, key=lambda evaluation: evaluation.score)
 
 

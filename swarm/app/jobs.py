@@ -21,11 +21,14 @@ from swarm.app.settings import DEFAULTS, Chosen, choose
 from swarm.errors import ConfigError, InputError, TaskError, did_you_mean
 from swarm.optimizers import OPTIMIZERS, find_optimizer
 from swarm.optimizers.base import Optimizer
+from swarm.optimizers.budget import Budget
 from swarm.settings_file import Settings, read_settings, shorten
 from swarm.store import RunView
 from swarm.tasks import Task
 
-FLAGS = ("pool", "task", "split", "limit", "store", "set")
+LIMITS = ("max_calls", "max_tokens", "max_cost", "max_seconds")
+"""The limits of a job: `swarm.optimizers.budget.Budget`."""
+FLAGS = ("pool", "task", "split", "limit", "store", "set", *LIMITS)
 """The settings of a job that are flags, too."""
 
 
@@ -44,12 +47,15 @@ class Job:
     """Where job, pool and task were read from: absolute paths."""
     store: str
     """Fit to be kept."""
+    budget: Budget
 
     @property
     def notes(self) -> dict[str, Any]:
         """What is kept with the run beside the optimizer's own settings."""
         defaults = dict.fromkeys(self.optimizer.settings(), "default")
         origins = {**defaults, **self.origins, **self.chosen.origins()}
+        for limit in LIMITS:  # which may be another the next time
+            origins.pop(limit, None)
         return {"store": self.store, "files": self.files, "from": origins}
 
 
@@ -64,6 +70,10 @@ class _JobFile(Settings):
     limit: int | None = None
     store: str | None = None
     """A URL, taken as it stands: relative to where the command is run."""
+    max_calls: int | None = None
+    max_tokens: int | None = None
+    max_cost: float | None = None
+    max_seconds: float | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     """The optimizer's."""
 
@@ -98,6 +108,7 @@ def load_job(context: typer.Context, path: Path) -> Job:
     if (limit := chosen.value("limit")) is not None and limit < 1:
         raise ConfigError(f"{chosen.blame('limit')}: `{limit}` must be at least 1")
     check_split(task, chosen)
+    budget = _budget(chosen, pool)
     overrides = dict(map(parse_set, chosen.value("set") or ()))
     optimizer = _make(parts, overrides, path)
     origins = {
@@ -108,7 +119,17 @@ def load_job(context: typer.Context, path: Path) -> Job:
     for name in ("pool", "task"):
         if isinstance(value := chosen.value(name), str):
             files[name] = str(Path(value).resolve())
-    return Job(optimizer, pool, task, chosen, origins, files, chosen.lasting_store())
+    return Job(optimizer, pool, task, chosen, origins, files, chosen.lasting_store(), budget)
+
+
+def _budget(chosen: Chosen, pool: Pool) -> Budget:
+    limits = {name: chosen.value(name) for name in LIMITS if name in chosen}
+    for name, limit in limits.items():
+        try:
+            Budget(**{name: limit}).check(pool)
+        except InputError as error:
+            raise ConfigError(f"{chosen.blame(name)}: {error}") from None
+    return Budget(**limits)
 
 
 def parse_set(word: str) -> tuple[str, Any]:
@@ -198,13 +219,17 @@ def _read_python(path: Path) -> _Parts:
     return _Parts(type(job), settings, found, job)
 
 
-_DEFINED: dict[str, tuple[type, str]] = {
+_DEFINED: dict[str, tuple[type | tuple[type, ...], str]] = {
     "job": (Optimizer, "an optimizer such as `swarm.RoleStep(…)`"),
     "pool": (Pool, "a `swarm.Pool`"),
     "task": (Task, "a `swarm.Task`"),
     "split": (str, "a text"),
     "limit": (int, "a whole number"),
     "store": (str, "a URL"),
+    "max_calls": (int, "a whole number"),
+    "max_tokens": (int, "a whole number"),
+    "max_cost": ((int, float), "a number"),
+    "max_seconds": ((int, float), "a number"),
 }
 """What a Python file may define."""
 _NEEDED = ("job", "pool", "task")

@@ -91,7 +91,13 @@ def _iterations(
 ) -> list[Iteration]:
     """From the search's own history, where it keeps one, else from what was evaluated."""
     history: list[dict[str, Any]] = (store.state(run.id) or {}).get("history", [])
-    scores = {k: entry["scores"] for k, entry in enumerate(history, start=1)}
+    # (Jobs of earlier versions have the scores in the entry itself.)
+    steps = [[entry.get(step) for step in ("role", "weight")] for entry in history]
+    scores = {
+        k: [score for each in found if each for score in each["scores"]] or entry.get("scores", [])
+        for k, (entry, found) in enumerate(zip(history, steps, strict=True), start=1)
+    }
+    scores = {k: each for k, each in scores.items() if each}
     if not scores:
         for evaluation in evaluations:
             number = evaluation.info.get("iteration")

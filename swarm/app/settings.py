@@ -20,6 +20,11 @@ ENVIRONMENT = "env"
 DEFAULT = "default"
 
 
+def flag(name: str) -> str:
+    """The flag of a setting: ``--max-calls`` of `max_calls`."""
+    return f"--{name.replace('_', '-')}"
+
+
 class Setting(NamedTuple):
     """One setting as it was resolved."""
 
@@ -47,7 +52,7 @@ class Chosen(dict[str, Setting]):
         """Where `name` was given, as an error about its value begins."""
         origin = self[name].origin
         if origin in (FLAG, DEFAULT):
-            return f"`--{name}`"
+            return f"`{flag(name)}`"
         return f"`SWARM_{name.upper()}`" if self.given(name) else f"`{origin}`: key `{name}`"
 
     def command(self, *words: str) -> str:
@@ -56,7 +61,7 @@ class Chosen(dict[str, Setting]):
             if self.given(name):
                 values = self.value(name)
                 for value in values if isinstance(values, list) else [values]:
-                    words = (*words, f"--{name}", str(value))
+                    words = (*words, flag(name), str(value))
         return shlex.join(["swarm", *words])
 
     def store_flag(self) -> str:
@@ -94,7 +99,7 @@ def choose(
     """Resolves the settings `names`, which are parameters of the command.
 
     `file` holds what a file says of them, `file_name` is what it is called. Typer has already put
-    flags before environment variables; each flag ``--name`` has the variable ``SWARM_NAME``.
+    flags before environment variables; each flag ``--a-name`` has the variable ``SWARM_A_NAME``.
     """
     chosen = Chosen()
     for name in names:

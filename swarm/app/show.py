@@ -12,12 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from swarm.app.documents import in_order
+from swarm.app.settings import flag
 from swarm.app.terminal import one_line, plain
 
 if TYPE_CHECKING:
+    from swarm.app.optimize import Foreseen
     from swarm.app.page import Page
     from swarm.app.run import Scored
     from swarm.graphs import AgentGraph
+    from swarm.optimizers.estimate import Estimate, Plan
+    from swarm.optimizers.sweep import Swept
     from swarm.replay import ReplayReport
     from swarm.runtime.system import Trace
     from swarm.store import BatchView, CallView, RunView, TraceView
@@ -168,6 +172,76 @@ def found(console: Console, graph_: AgentGraph, run: RunView, *, known: bool) ->
     _pairs(console, {f"{split} {k}" if k == "score" else k: text for k, text in pairs.items()})
 
 
+def go_on(console: Console, stopped: Iterable[RunView], command: str) -> None:
+    """How to go on with runs that a limit has stopped."""
+    limits = {(run.summary or {}).get("stopped", "") for run in stopped if run.status == "stopped"}
+    names = ", ".join(flag(name) for name in sorted(limits))
+    console.print()
+    console.print(Text(f"stopped by {names}: the best so far is kept; to go on, raise it:", "bold"))
+    console.print(Text(f"  {command}", no_wrap=True))
+
+
+def foreseen(console: Console, foreseen: Foreseen) -> None:
+    """What a job will take: at most, and as estimated."""
+    most, estimate = foreseen.at_most, foreseen.estimate
+    console.print(Text("at most", "bold"))
+    jobs = f"{_count(most.jobs)} jobs of " if most.jobs > 1 else ""
+    _pairs(
+        console,
+        {
+            "work": f"{jobs}{_count(most.iterations)} iterations × {_count(most.graphs)} graphs × "
+            f"{_count(most.agents)} agents × {_count(most.questions)} questions",
+            **_amounts(most),
+        },
+    )
+    console.print(
+        Text("  (a token a byte of prompt, and `max_tokens` for every response, also read)", "dim")
+    )
+    if estimate is None:
+        return
+    took = f"{_count(estimate.sampled_calls)} calls, ${estimate.sampled_cost:.4f}"
+    _heading(console, "estimated")
+    _pairs(console, {**_amounts(estimate, "about "), "time": f"about {_time(estimate.seconds)}"})
+    console.print(
+        Text(
+            f"  (from {_count(estimate.sampled_questions)} questions through "
+            f"{_count(estimate.sampled_graphs)} random graphs: {took}; a search that comes back to "
+            "graphs it knows takes less)",
+            "dim",
+        )
+    )
+
+
+def _amounts(of: Plan | Estimate, about: str = "") -> dict[str, str]:
+    return {
+        "calls": f"{about}{_count(of.calls)}",
+        "tokens": f"{about}{_count(of.prompt_tokens)} read, {_count(of.completion_tokens)} written",
+        "cost": f"{about}${of.cost:.4f}" if of.cost else "none: no expert has a price",
+    }
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def sweep(console: Console, jobs: Sequence[Swept]) -> None:
+    """The table of a sweep, the best job first."""
+    drawn = list(jobs[0].settings)
+    table = _table("run:", "score:", *(f"{name}:" for name in drawn), "calls:", "status")
+    for swept in jobs:
+        table.add_row(
+            str(swept.run.id),
+            _score(swept.score),
+            *(f"{swept.settings[name]:g}" for name in drawn),
+            _count((swept.run.summary or {}).get("asked")),
+            _status(swept.run.status),
+        )
+    console.print(table)
+
+
 def report(console: Console, report: ReplayReport) -> None:
     """What a replay has checked, and what it has not."""
     console.print(Text("everything comes out as recorded", "green"))
@@ -301,6 +375,8 @@ def _summary(summary: Mapping[str, Any]) -> dict[str, str]:
         shown["cost"] = f"${summary['cost']:.4f}"
     if "seconds" in summary:
         shown["time"] = f"{summary['seconds']:.1f} s"
+    if "stopped" in summary:
+        shown["stopped by"] = flag(summary["stopped"])
     return shown
 
 

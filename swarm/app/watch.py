@@ -117,8 +117,8 @@ class WatchedRuntime(Runtime):
         super().__init__()
         self._watch = watch
 
-    def scheduler(self, recorder: Recorder | None = None) -> Scheduler:
-        return super().scheduler(recorder and _Watched(recorder, self._watch))
+    def scheduler(self, recorder: Recorder | None = None, *, spare: bool = True) -> Scheduler:
+        return super().scheduler(recorder and _Watched(recorder, self._watch), spare=spare)
 
 
 class _Watched(Recorder):

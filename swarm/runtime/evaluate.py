@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -69,12 +69,27 @@ class Evaluation:
     seconds: float
     prices: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Agent → price of its expert."""
+    rows: Sequence[int] = ()
+    """Which questions of the split these are."""
     run: int | None = None
     """The id of the run in the store, where it was recorded."""
 
     @property
     def score(self) -> float:
         return math.fsum(self.scores) / len(self.scores)
+
+    def __add__(self, other: Evaluation) -> Evaluation:
+        """Both as one, where `other` is the same graph on other questions."""
+        begin = len(self.rows)
+        shifted = [(range(r.start + begin, r.stop + begin), run) for r, run in other.runs]
+        return replace(
+            self,
+            answers=[*self.answers, *other.answers],
+            scores=[*self.scores, *other.scores],
+            runs=[*self.runs, *shifted],
+            seconds=self.seconds + other.seconds,
+            rows=[*self.rows, *other.rows],
+        )
 
     @cached_property
     def errors(self) -> dict[int, str]:
@@ -172,48 +187,66 @@ class Evaluator:
         self.pool = pool
         self.roles = roles or {}
         self.examples = select(task, split, limit)
-        self._scheduler = scheduler
+        self.scheduler = scheduler
         self._questions = [example.prompt for example in self.examples]
         self._records = [
             QuestionRecord(example.id, example.prompt, list(example.golds))
             for example in self.examples
         ]
 
-    async def __call__(self, graphs: Sequence[AgentGraph]) -> list[Evaluation]:
-        """Runs all `graphs` together; one that occurs twice is run once."""
+    async def __call__(
+        self,
+        graphs: Sequence[AgentGraph],
+        rows: Sequence[int] | None = None,
+        *,
+        pool: Pool | None = None,
+    ) -> list[Evaluation]:
+        """Runs all `graphs` together; one that occurs twice is run once.
+
+        Args:
+            rows: only these of the questions, in this order.
+            pool: has the graphs' experts, in place of the one this was made with.
+        """
         started = time.perf_counter()
+        rows = range(len(self.examples)) if rows is None else rows
+        questions = [self._questions[i] for i in rows]
         different = list(dict.fromkeys(graphs))
         programs = [
-            Program(graph, resolve(graph, self.pool, self.roles), lambda: self._scheduler)
+            Program(graph, resolve(graph, pool or self.pool, self.roles), lambda: self.scheduler)
             for graph in different
         ]
-        runs = await gather(program.run(self._questions) for program in programs)
+        runs = await gather(program.run(questions) for program in programs)
         seconds = time.perf_counter() - started
         found = {
-            program.graph: self._evaluation(program, columns, seconds)
+            program.graph: self._evaluation(program, columns, rows, seconds)
             for program, columns in zip(programs, runs, strict=True)
         }
         return [found[graph] for graph in graphs]
 
     def _evaluation(
-        self, program: Program, runs: Sequence[tuple[range, GraphRun]], seconds: float
+        self,
+        program: Program,
+        runs: Sequence[tuple[range, GraphRun]],
+        rows: Sequence[int],
+        seconds: float,
     ) -> Evaluation:
         answers = [answer for _, run in runs for answer in run.answers]
         return Evaluation(
             graph=program.graph,
             split=self.split,
             answers=answers,
-            scores=self._score(answers),
+            scores=self._score(answers, rows),
             runs=runs,
             seconds=seconds,
             prices={name: node.expert.price for name, node in program.nodes.items()},
+            rows=rows,
         )
 
-    def _score(self, answers: Sequence[str | None]) -> list[float]:
+    def _score(self, answers: Sequence[str | None], rows: Sequence[int]) -> list[float]:
         score = self.task.score
         return [
-            0.0 if answer is None else score(example, answer)
-            for example, answer in zip(self.examples, answers, strict=True)
+            0.0 if answer is None else score(self.examples[row], answer)
+            for row, answer in zip(rows, answers, strict=True)
         ]
 
     def record(
@@ -221,7 +254,7 @@ class Evaluator:
     ) -> EvaluationRecord:
         """What the store keeps of `evaluation`."""
         agents = evaluation.graph.agents
-        n = len(self.examples)
+        n = len(evaluation.rows)
         keys: list[list[bytes | None]] = [[None] * n for _ in agents]
         cached: list[list[bool]] = [[False] * n for _ in agents]
         failed = evaluation.call_errors
@@ -240,8 +273,8 @@ class Evaluator:
             split=self.split,
             task=self.task.fingerprint,
             score=evaluation.score,
-            positions=range(n),
-            questions=self._records,
+            positions=evaluation.rows,
+            questions=[self._records[i] for i in evaluation.rows],
             scores=evaluation.scores,
             keys=keys,
             cached=cached,

@@ -31,9 +31,9 @@ class Runtime:
         self._memory = MemoryCache()
         self._shared: WeakKeyDictionary[asyncio.AbstractEventLoop, Scheduler] = WeakKeyDictionary()
 
-    def scheduler(self, recorder: Recorder | None = None) -> Scheduler:
-        """A new scheduler on these engines, for the running event loop."""
-        return Scheduler(self.residency, recorder)
+    def scheduler(self, recorder: Recorder | None = None, *, spare: bool = True) -> Scheduler:
+        """A new scheduler on these engines, for the running event loop; see `Scheduler`."""
+        return Scheduler(self.residency, recorder, spare=spare)
 
     def shared_scheduler(self) -> Scheduler:
         """The running loop's scheduler for calls that belong to no recorded run."""

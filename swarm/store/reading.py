@@ -101,6 +101,20 @@ def evaluations(session: Session, run: int) -> list[EvaluationView]:
     return views
 
 
+def scores(session: Session, run: int) -> dict[int, dict[int, float]]:
+    trace, evaluation = tables.Trace, tables.Evaluation
+    rows = session.execute(
+        select(trace.evaluation_id, trace.position, trace.score)
+        .join(evaluation, evaluation.id == trace.evaluation_id)
+        .where(evaluation.run_id == run)
+        .order_by(trace.evaluation_id, trace.number)
+    )
+    found: dict[int, dict[int, float]] = {}
+    for number, position, score in rows:
+        found.setdefault(number, {})[position] = score
+    return found
+
+
 def batches(session: Session, run: int) -> list[BatchView]:
     rows = session.scalars(
         select(tables.Batch).where(tables.Batch.run_id == run).order_by(tables.Batch.id)

@@ -375,6 +375,12 @@ class Store:
             reading.run(session, run)
             return reading.evaluations(session, run)
 
+    def scores(self, run: int) -> dict[int, dict[int, float]]:
+        """Of every evaluation of `run`, by its id: position in the split → score."""
+        with self._reading() as session:
+            reading.run(session, run)
+            return reading.scores(session, run)
+
     def recorded(self, evaluation: int) -> EvaluationRecord:
         """The evaluation as it was given to `add_evaluation`; `InputError` if there is none."""
         with self._reading() as session:

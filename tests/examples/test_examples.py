@@ -68,6 +68,7 @@ def test_exports_are_what_is_promised():
         "AgentGraph",
         "Example",
         "Expert",
+        "HeterogeneousSwarm",
         "Pool",
         "Price",
         "Role",

@@ -1,0 +1,230 @@
+"""Heterogeneous Swarms (arXiv 2502.04510), whole: role-step and weight-step take turns.
+
+The role-step (section 3.1) moves graphs, the weight-step (section 3.2) the experts' weights; the
+best graph, cast and weights over both are kept. Algorithm 1 of the paper.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from swarm.agents.expert import Pool
+from swarm.agents.mixing import Mixer
+from swarm.graphs.graph import AgentGraph
+from swarm.optimizers.base import Workload
+from swarm.optimizers.job import Job
+from swarm.optimizers.pso import ParticleSwarm, SwarmSettings
+from swarm.optimizers.role_step import (
+    Cast,
+    RoleSearch,
+    RoleStep,
+    RoleStepSettings,
+    Version,
+    mean_score,
+    with_versions,
+)
+from swarm.optimizers.searchers.base import Array
+from swarm.optimizers.weight_step import draw_assignments, jfk_scores, weight_swarm
+from swarm.store import EvaluationRecord
+
+
+class HeterogeneousSwarmSettings(RoleStepSettings):
+    """The knobs of `HeterogeneousSwarm`: those of the role-step, which are for both swarms where
+    they are about a swarm, and those of the weight-step."""
+
+    assignments: int = Field(10, ge=1)
+    """M: how many casts of the best graph are scored in a weight-step."""
+    dropout_role: float = Field(0.0, ge=0, le=1)
+    """d_r, "dropout-R": the chance that an iteration has no role-step. (The first always has.)"""
+    dropout_weights: float = Field(0.0, ge=0, le=1)
+    """d_w, "dropout-W": the chance that an iteration has no weight-step."""
+    best_graph: Literal["found", "iteration"] = "found"
+    """Which graph is cast: the best found so far (the paper), or this iteration's (its code)."""
+    own_cast: bool = True
+    """Beyond the paper: the first of the M casts is the graph's own, with the weights as they now
+    are, so that every weight-step also says what they are worth where they are used."""
+
+    _beyond: ClassVar[dict[str, Any]] = {**RoleStepSettings._beyond, "own_cast": False}
+
+    @field_validator("randomness")
+    @classmethod
+    def _check_randomness(cls, value: str) -> str:
+        if value == "entry":
+            raise ValueError(
+                "must be `scalar` or `none`: random numbers an entry would leave the span of the "
+                "experts' weights"
+            )
+        return value
+
+
+class HeterogeneousSwarm(RoleStep):
+    """Searches for the graph and the experts' weights, in turns.
+
+    ```
+    best = swarm.HeterogeneousSwarm(particles=10, assignments=10, iterations=10).fit(task, pool)
+    ```
+
+    The experts' weights must be in folders (adapters of one base, or models of one architecture):
+    `fit` raises `PoolError` where they can't be mixed.
+    """
+
+    name: ClassVar[str] = "hetero_swarm"
+    _type: ClassVar[type[RoleStepSettings]] = HeterogeneousSwarmSettings
+
+    def __init__(self, **settings: Any) -> None:
+        """`settings` are the fields of `HeterogeneousSwarmSettings`.
+
+        Raises:
+            ConfigError: a setting that is unknown or out of range.
+        """
+        super().__init__(**settings)
+
+    def workload(self, pool: Pool) -> Workload:
+        assert isinstance(self._settings, HeterogeneousSwarmSettings)
+        return replace(super().workload(pool), casts=self._settings.assignments)
+
+    def _cast(self, pool: Pool) -> Cast:
+        return MovingCast(pool, Mixer(pool))
+
+    @property
+    def _search(self) -> type[RoleSearch]:
+        return JointSearch
+
+
+class MovingCast(Cast):
+    """Experts whose weights move."""
+
+    def __init__(self, pool: Pool, mixer: Mixer) -> None:
+        super().__init__(pool)
+        self._given = pool
+        self._mixer = mixer
+
+    def move(self, rows: Array, iteration: int) -> None:
+        """The experts' weights are now these, shape (n, n). One that is again as it was before has
+        its name of then again, and with it all that is known of it."""
+        names = []
+        for of, row in zip(self._given, rows, strict=True):
+            was = [
+                name
+                for name, version in self.versions.items()
+                if version.of == of and np.array_equal(version.coefficients, row)
+            ]
+            name = was[0] if was else f"{of}@{iteration}"
+            while not was and name in self.versions:
+                name += "'"
+            self.versions.setdefault(name, Version(of, row.copy()))
+            names.append(name)
+        self._now(names)
+
+    def restore(self, versions: dict[str, Version], names: list[str]) -> None:
+        """Takes up the experts where they were left."""
+        self.versions = versions
+        self._now(names)
+
+    def _now(self, names: list[str]) -> None:
+        self.names = tuple(names)
+        versions = {name: self.versions[name] for name in names}
+        self.pool = with_versions(self._given, versions, self._mixer)
+
+
+@dataclass
+class JointSearch(RoleSearch):
+    """One search in progress, of graphs and weights."""
+
+    settings: HeterogeneousSwarmSettings
+    cast: MovingCast
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        how, n = self.settings, len(self.agents)
+        only_swarm = SwarmSettings(**how.model_dump(include=set(SwarmSettings.model_fields)))
+        # One generator for both steps, so that one seed and one state are the whole story.
+        self.weights = weight_swarm(n, self.searcher.rng, only_swarm, iterations=how.iterations)
+        self.jfk = np.zeros(n)
+        self._stale = 0
+
+    @property
+    def needs_top(self) -> bool:
+        return self.settings.best_graph == "iteration"
+
+    @property
+    def done(self) -> bool:
+        """Patience is with both: an iteration in which either finds something better counts."""
+        return self.iteration >= self.settings.iterations or self._stale >= self.settings.patience
+
+    async def step(self, job: Job) -> float:
+        how, rng = self.settings, self.searcher.rng
+        before = self.best
+        drop_role, drop_weights = rng.random(2) < (how.dropout_role, how.dropout_weights)
+        role: dict[str, Any] | None = None
+        weight: dict[str, Any] | None = None
+        records: list[EvaluationRecord] = []
+        graph = before.graph if before is not None else None
+        if not drop_role or graph is None:
+            role, records = await self.role_step()
+            assert self.best is not None
+            graph = self.best.graph
+            if how.best_graph == "iteration":
+                graph = AgentGraph.from_json(role["graph"])
+        if not drop_weights:
+            weight, made = await self.weight_step(graph)
+            records += made
+        improved = before is None or (self.best is not None and self.best.score > before.score)
+        self._stale = 0 if improved else self._stale + 1
+        self.commit(job, {"role": role, "weight": weight}, records)
+        if role is None:
+            return float(np.mean(weight["scores"])) if weight else self.history[-1]["best_score"]
+        return mean_score(role)
+
+    async def weight_step(self, graph: AgentGraph) -> tuple[dict[str, Any], list[EvaluationRecord]]:
+        """M casts of `graph` are scored, and with it the experts, whose weights then move; what the
+        history keeps of it, and the evaluations."""
+        how, cast, n = self.settings, self.cast, len(self.agents)
+        casts = draw_assignments(how.assignments, len(graph.agents), n, self.searcher.rng)
+        if how.own_cast:
+            casts[0] = [cast.index(agent.expert) for agent in graph.agents]
+        graphs = [graph.with_experts([cast.names[i] for i in row]) for row in casts.tolist()]
+        # Whole: these scores enter a mean.
+        scores, evaluations = await self.scores(graphs, cast.pool)
+        for each, score in zip(graphs, scores, strict=True):
+            self._consider(each, score.low, "weight")
+        values = [score.low for score in scores]
+        self.jfk = jfk_scores(casts, values, self.jfk)
+        rows = self.weights.ask()
+        self.weights.tell(self.jfk)
+        entry = {
+            "graph": graph.to_json(),
+            "assignments": casts.tolist(),
+            "scores": values,
+            "jfk": self.jfk.tolist(),
+            "coefficients": rows.tolist(),
+        }
+        where = {each: {"cast": m} for m, each in reversed(list(enumerate(graphs)))}
+        records = self._records(evaluations, where)
+        cast.move(self.weights.ask(), self.iteration + 1)
+        return entry, records
+
+    def state(self) -> dict[str, Any]:
+        return {
+            **super().state(),
+            "weights": self.weights.state(),
+            "jfk": self.jfk.tolist(),
+            "stale": self._stale,
+            "experts": list(self.cast.names),
+            "versions": {n: v.as_json() for n, v in self.cast.versions.items()},
+        }
+
+    def restore(self, job: Job) -> None:
+        super().restore(job)
+        if (state := job.state) is None:
+            return
+        self.weights = ParticleSwarm.restore(state["weights"])
+        self.weights.rng = self.searcher.rng
+        self.jfk = np.array(state["jfk"], dtype=np.float64)
+        self._stale = state["stale"]
+        versions = {name: Version.from_json(each) for name, each in state["versions"].items()}
+        self.cast.restore(versions, state["experts"])
