@@ -115,8 +115,8 @@ class BudgetError(SwarmError):
 
     def __init__(self, limit: str, allowed: float, used: float) -> None:
         super().__init__(
-            f"`{limit}` is {allowed:g}, and {used:.6g} are used before anything was scored: raise "
-            "it and run the same again; what was answered so far is kept"
+            f"`{limit}` is {allowed:g}: after {used:.4g} there is no room for another request, and "
+            "nothing is scored yet: raise it and run the same again; all answers so far are kept"
         )
         self.limit = limit
         """Its name: ``max_calls``."""

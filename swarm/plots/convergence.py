@@ -65,7 +65,8 @@ def plot_convergence(job: JobHistory) -> Figure:
             axes.errorbar(
                 end,
                 evaluation.score,
-                yerr=[[evaluation.score - low], [high - evaluation.score]],
+                # At 0 and 1 an end of the interval is the score but for rounding.
+                yerr=[[max(evaluation.score - low, 0)], [max(high - evaluation.score, 0)]],
                 fmt="D",
                 markersize=5,
                 color=VERMILLION,

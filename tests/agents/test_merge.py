@@ -9,7 +9,6 @@ import shutil
 import sys
 import tempfile
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from swarm.agents import merge as merging
-from swarm.agents.expert import Expert
 from swarm.agents.merge import check_compatible, export, merge
 from swarm.errors import InputError, MissingPackageError, PoolError, SwarmError
 from swarm.optimizers.pso import ParticleSwarm, SwarmSettings

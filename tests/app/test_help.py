@@ -37,4 +37,5 @@ def test_every_option_has_its_variable() -> None:
     for command in COMMANDS:
         for option in group.commands[command].params:  # type: ignore[attr-defined]
             if option.envvar is not None:
-                assert option.envvar == f"SWARM_{option.opts[0].lstrip('-').upper()}"
+                name = option.opts[0].lstrip("-").replace("-", "_")
+                assert option.envvar == f"SWARM_{name.upper()}"

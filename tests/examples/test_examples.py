@@ -66,6 +66,7 @@ def test_exports_are_what_is_promised():
     assert swarm.__all__ == [
         "Agent",
         "AgentGraph",
+        "Budget",
         "Example",
         "Expert",
         "HeterogeneousSwarm",

@@ -162,7 +162,7 @@ def test_a_limit_before_anything_is_scored(tmp_path, engine, limits):
     url = url_in(tmp_path, "early")
     [name] = limits
     first = engine()
-    with pytest.raises(BudgetError, match=rf"`{name}` is .* before anything was scored: raise it"):
+    with pytest.raises(BudgetError, match=rf"`{name}` is .* nothing is scored yet: raise it"):
         fit(url, first, **limits)
     assert first.asked > 0
     run = only_run(url)

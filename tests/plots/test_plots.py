@@ -90,6 +90,18 @@ def test_convergence_shows_every_score(joint) -> None:
     assert axes.get_ylabel() == "score on dev (40 questions)"
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_tests_of_the_worst_and_the_best(share, tmp_path) -> None:
+    with swarm.Store.open(tmp_path / "swarm.db") as store:
+        run = record_job(store, iterations=1)
+        best = JobHistory.load(store, run).best.graph
+        tested = store.start_run("evaluation", "test", {"task": "relay"})
+        store.add_evaluation(tested, evaluation(best, right(share, 4), "test"))
+        assert f"best graph on test\n{share:.3f}" in texts(
+            plot_convergence(JobHistory.load(store, run))
+        )
+
+
 def test_graphs_show_each_change(joint) -> None:
     figure = plot_graphs(joint)
     changes = joint.changes()
