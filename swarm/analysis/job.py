@@ -177,9 +177,10 @@ class JobHistory:
         return len(self.scores[self.best.graph])
 
     def evaluations_of(self, graph: AgentGraph) -> list[EvaluationView]:
-        """The evaluations of a graph on the split that is searched on; together they are whole
-        unless they were stopped."""
-        return [v for v in self.evaluations if v.graph == graph and v.split == self.split]
+        """The evaluations of a graph on the split that is searched on: the first whole one, or else
+        its parts."""
+        own = [v for v in self.evaluations if v.graph == graph and v.split == self.split]
+        return [view for view in own if view.size == self.questions][:1] or own
 
     def whole_scores(self) -> dict[AgentGraph, float]:
         """Every graph that was scored on all questions, with its score."""

@@ -11,6 +11,7 @@ import swarm
 from swarm.analysis import JobHistory, by_place, jfk_by_iteration
 from swarm.analysis.contribution import distance_to_end
 from swarm.errors import InputError
+from swarm.optimizers.hetero_swarm import HeterogeneousSwarm
 from swarm.runtime.progress import Silent
 
 from .conftest import JOINT, ROLE
@@ -63,6 +64,20 @@ def test_an_evaluation_in_parts_is_one(tmp_path) -> None:
         job = JobHistory.load(store, run)
         assert job.whole_scores()[other] == 0.5
         assert len(job.evaluations_of(other)) == 2
+
+
+@pytest.mark.parametrize(
+    "settings", [{"reference": True}, {"racing": 0.8}, {"search": "random"}, {"search": "cmaes"}]
+)
+def test_other_ways_to_search(settings, tmp_path) -> None:
+    url = str(tmp_path / "swarm.db")
+    optimizer = HeterogeneousSwarm(
+        particles=4, iterations=3, assignments=3, seed=1, dropout_role=0.3, **settings
+    )
+    optimizer.fit(relay_job.task(), relay_job.pool(), store=url, progress=Silent())
+    job = JobHistory.load(url, 1)
+    assert job.changes()[-1].graph == job.best.graph
+    assert sum(view.size for view in job.evaluations_of(job.best.graph)) == job.questions
 
 
 def test_tests_of_the_best_graph_are_found(tmp_path) -> None:

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from made_up_job import EXPERTS, evaluation, record_job, right
 
 import swarm
+from swarm import plots
 from swarm.analysis import JobHistory
 from swarm.errors import InputError, MissingPackageError
 from swarm.plots import (
@@ -53,6 +54,11 @@ def texts(figure) -> str:
     from matplotlib.text import Text
 
     return "\n".join(text.get_text() for text in figure.findobj(Text))
+
+
+def test_every_picture_is_drawn_by_the_command() -> None:
+    exported = {name for name in plots.__all__ if name.startswith("plot_")}
+    assert {plot.__name__ for plot in PLOTS.values()} == exported
 
 
 @pytest.mark.parametrize("name", PLOTS)
