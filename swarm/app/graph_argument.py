@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from swarm.agents.expert import Pool
 from swarm.app.settings import LAST_RUN
 from swarm.errors import GraphError, InputError, did_you_mean
 from swarm.graphs import AgentGraph, chain, complete, debate, single, star, tree
@@ -65,6 +66,18 @@ def best_graph(store: Store, run: RunView) -> AgentGraph:
     """The graph that a job found, or the best that was evaluated so far."""
     found = (run.summary or {}).get("graph")
     return AgentGraph.model_validate(found) if found else best_evaluation(store, run.id).graph
+
+
+def with_found_experts(store: Store, run: RunView, pool: Pool) -> Pool:
+    """`pool`, which the job `run` searched, and the experts whose weights it moved."""
+    from swarm.optimizers.role_step import Version, with_versions
+
+    found = (run.summary or {}).get("experts") or (store.state(run.id) or {}).get("versions")
+    if run.kind != "job" or not found:
+        return pool
+    versions = {name: Version.from_json(each) for name, each in found.items() if name not in pool}
+    moved = with_versions(pool, versions).values() if versions else ()
+    return Pool([*pool.values(), *moved], name=pool.name, roles=pool.roles.values())
 
 
 def topology(spec: str) -> AgentGraph | None:

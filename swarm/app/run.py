@@ -9,7 +9,14 @@ from typing import Any
 from swarm.agents.expert import Pool
 from swarm.app.doctor import require_engines
 from swarm.app.documents import Document, answer_document, graph_document, run_document
-from swarm.app.graph_argument import best_graph, naming, read_graph, run_id, topology
+from swarm.app.graph_argument import (
+    best_graph,
+    naming,
+    read_graph,
+    run_id,
+    topology,
+    with_found_experts,
+)
 from swarm.app.jobs import check_split, load_pool, load_task, remembered
 from swarm.app.settings import Chosen
 from swarm.app.watch import WatchedRuntime, watch
@@ -110,7 +117,7 @@ def load_run(argument: str, chosen: Chosen) -> Question | Scoring:
         SwarmError: an engine that is needed can't be used here.
     """
     by_task = _by_task(chosen)
-    graph, pool, files = _graph_and_pool(argument, chosen)
+    graph, pool, files = graph_and_pool(argument, chosen)
     with naming(argument):
         resolve(graph, pool)
     require_engines(pool[expert] for expert in graph.experts)
@@ -143,7 +150,7 @@ def _by_task(chosen: Chosen) -> bool:
     return task.origin == "flag"
 
 
-def _graph_and_pool(argument: str, chosen: Chosen) -> tuple[AgentGraph, Pool, dict[str, str]]:
+def graph_and_pool(argument: str, chosen: Chosen) -> tuple[AgentGraph, Pool, dict[str, str]]:
     """What GRAPH and `--pool` mean, and the files they were read from.
 
     A graph that comes from a run brings the run's pool along.
@@ -160,8 +167,12 @@ def _graph_and_pool(argument: str, chosen: Chosen) -> tuple[AgentGraph, Pool, di
         graph = read_graph(Path(argument)) if found is None else found
     path = chosen.value("pool")
     if path is not None:
-        return graph, load_pool(path), {**files, "pool": str(Path(path).resolve())}
-    pool = remembered(files, "pool")
+        pool, files = load_pool(path), {**files, "pool": str(Path(path).resolve())}
+    else:
+        pool = remembered(files, "pool")
     if pool is None:
         raise InputError("`--pool` is missing: give the TOML file of the pool to run the graph on")
+    if number is not None:
+        with Store.open(chosen.value("store"), create=False) as store:
+            pool = with_found_experts(store, view, pool)
     return graph, pool, files

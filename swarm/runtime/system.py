@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from swarm.agents.expert import Pool
@@ -133,6 +134,12 @@ class System:
     def astream(self, question: str) -> AsyncIterator[tuple[str, str]]:
         """See `stream`."""
         return self._program.stream(question)
+
+    def export(self, folder: str | PathLike[str]) -> None:
+        """Writes the system to a new folder; see `swarm.runtime.export`."""
+        from swarm.runtime.export import export
+
+        export(self, Path(folder))
 
     def evaluate(
         self,

@@ -1,0 +1,87 @@
+"""A system as a folder: its graph, its pool, and the weights that were found for it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from swarm.agents.expert import Expert
+from swarm.agents.mixing import export_expert
+from swarm.errors import InputError, SwarmError
+from swarm.runtime.system import System
+
+
+def export(system: System, folder: str | Path) -> None:
+    """Writes ``graph.json``, ``pool.toml`` and, for every expert whose weights are a mixture,
+    ``experts/NAME``: an ordinary adapter or model folder. Whole or not at all.
+
+    ``swarm run FOLDER/graph.json --pool FOLDER/pool.toml`` runs it. Weights that are in folders
+    already stay where they are, and the pool names these folders.
+
+    Raises:
+        InputError: `folder` is there already, or an expert is a Python function.
+        PoolError: weights that are to be mixed have changed or gone.
+        SwarmError: it can't be written (disk full); nothing is left behind.
+    """
+    folder = Path(folder).resolve()
+    if folder.exists():
+        raise InputError(f"`{folder}` is already there: a system needs a new folder")
+    experts = [system.pool[name] for name in system.graph.experts]
+    for expert in experts:
+        if expert.script is not None:
+            raise InputError(
+                f"expert `{expert.name}` is a Python function, which can't be written to a file"
+            )
+    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        unfinished.mkdir(parents=True)
+        written = [_weights(expert, unfinished) for expert in experts]
+        roles = [role.model_dump() for role in {**system.pool.roles, **system.roles}.values()]
+        lines = [f"name = {_toml(system.pool.name)}"]
+        for expert in written:
+            lines += ["", "[[experts]]", *_table(expert.model_dump(exclude_defaults=True))]
+        for role in roles:
+            lines += ["", "[[roles]]", *_table(role)]
+        (unfinished / "pool.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        graph = system.graph.to_json(indent=2)
+        (unfinished / "graph.json").write_text(graph + "\n", encoding="utf-8")
+        unfinished.rename(folder)
+    except BaseException as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise SwarmError(
+                f"`{folder}` can't be written ({error}): make room there or choose another folder; "
+                "nothing was left behind"
+            ) from error
+        raise
+
+
+def _weights(expert: Expert, folder: Path) -> Expert:
+    """`expert` as the pool's file shall have it."""
+    if expert.mixture is None:
+        return expert
+    place = f"experts/{expert.name}"
+    (folder / "experts").mkdir(exist_ok=True)
+    kind = expert.mixture.kind
+    export_expert(expert, str(folder / place))
+    return expert.model_copy(update={"mixture": None, kind: place})
+
+
+def _table(fields: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in fields.items():
+        if value is not None:
+            yield f"{_toml(key)} = {_toml(value)}"
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML has it, inline."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_toml(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    # TOML's strings escape as JSON's do, but for DEL, which JSON leaves alone.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

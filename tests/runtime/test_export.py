@@ -1,0 +1,62 @@
+"""A system that was found is written to a folder, and is the same system when it is read again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import swarm
+from swarm.agents.mixing import Mixer
+from swarm.errors import InputError
+
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+
+ZOO = Path(__file__).parents[2] / "examples" / "zoo"
+
+
+@pytest.fixture(scope="module")
+def system():
+    pool = swarm.Pool.load(ZOO / "pool.toml").subset("gap", "double", "mirror")
+    mixer, rng = Mixer(pool), np.random.default_rng(0)
+    moved = [mixer.expert(k, rng.dirichlet(np.ones(3)), f"{n}@2") for k, n in enumerate(pool)]
+    found = swarm.Pool([pool["gap"], *moved[1:]], name='the "found" ones')
+    return swarm.chain("gap", "double@2", "mirror@2", pool=found)
+
+
+def test_what_is_read_again_answers_the_same(system, tmp_path):
+    system.export(tmp_path / "found")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["found"]
+    assert sorted(p.name for p in (tmp_path / "found" / "experts").iterdir()) == [
+        "double@2",
+        "mirror@2",
+    ]
+    moved = (tmp_path / "found").rename(tmp_path / "elsewhere")
+    pool = swarm.Pool.load(moved / "pool.toml")
+    graph = swarm.AgentGraph.from_json((moved / "graph.json").read_text())
+    assert graph == system.graph
+    assert pool.name == system.pool.name
+    questions = [e.prompt for e in swarm.Task.load(ZOO / "skills.toml").split("dev")[:40]]
+    again = [trace.text for trace in swarm.System(graph, pool).batch(questions)]
+    assert again == [trace.text for trace in system.batch(questions)]
+
+
+def test_nothing_is_overwritten_or_left_behind(system, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="already there"):
+        system.export(tmp_path)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("swarm.runtime.export.export_expert", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        system.export(tmp_path / "found")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_function_cannot_be_exported(tmp_path):
+    pool = swarm.Pool([swarm.Expert.scripted("f", lambda m: "x")])
+    with pytest.raises(InputError, match="`f` is a Python function"):
+        swarm.single("f", pool=pool).export(tmp_path / "found")
