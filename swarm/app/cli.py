@@ -389,6 +389,46 @@ def replay(
 
 
 @app.command()
+def export(
+    context: typer.Context,
+    graph: Annotated[
+        str,
+        typer.Argument(metavar="GRAPH", help="The id of a run, a JSON file, or a topology."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="A new folder to write to.")
+    ],
+    pool: PoolOption = None,
+    store: StoreOption = None,
+    json_: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write the system that a run found to a folder: graph, pool, and the weights it moved.
+
+    Weights that were mixed become ordinary adapter or model folders.
+
+    \b
+    Example:
+      swarm export 3 -o found
+      swarm run found/graph.json --pool found/pool.toml --question "a times 3 4 ?"
+    """
+    from swarm.app import documents
+    from swarm.app.run import graph_and_pool
+    from swarm.app.terminal import console
+    from swarm.runtime.export import export as write
+    from swarm.runtime.system import System
+
+    chosen = choose(context, ["pool", "store"])
+    found, experts, _ = graph_and_pool(graph, chosen)
+    write(System(found, experts), out)
+    command = f"swarm run {out / 'graph.json'} --pool {out / 'pool.toml'} --question …"
+    if json_:
+        documents.print_json({"folder": str(out.resolve())})
+    else:
+        console().print(f"written to {out}; ask it with\n  {command}", markup=False)
+
+
+@app.command()
 def doctor(
     context: typer.Context,
     store: StoreOption = None,

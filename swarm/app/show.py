@@ -240,6 +240,7 @@ def sweep(console: Console, jobs: Sequence[Swept]) -> None:
             _status(swept.run.status),
         )
     console.print(table)
+    console.print(Text("  (calls: asked of engines; what one job was answered, all know)", "dim"))
 
 
 def report(console: Console, report: ReplayReport) -> None:
