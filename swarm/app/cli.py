@@ -403,9 +403,9 @@ def export(
     json_: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Write the system that a run found to a folder: graph, pool, and the weights it moved.
+    """Write the system that a run found to a folder.
 
-    Weights that were mixed become ordinary adapter or model folders.
+    That is its graph, its pool, and the weights that were moved. Weights that were mixed become ordinary adapter or model folders.
 
     \b
     Example:
