@@ -405,7 +405,7 @@ def export(
 ) -> None:
     """Write the system that a run found to a folder.
 
-    That is its graph, its pool, and the weights that were moved. Weights that were mixed become ordinary adapter or model folders.
+    That is its graph, its pool, and the weights it moved, as ordinary adapter or model folders.
 
     \b
     Example:
