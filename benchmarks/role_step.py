@@ -9,21 +9,15 @@ compared. Dev and test are the zoo's relay questions.
 
 from __future__ import annotations
 
-import functools
 import statistics
 import sys
-from pathlib import Path
 from typing import Any
 
+from _perfect import ZOO, pool
 from _table import arguments, report
 
 import swarm
-from swarm.agents.messages import Messages
 from swarm.runtime.progress import Silent
-
-ZOO = Path(__file__).parent.parent / "examples" / "zoo"
-sys.path.insert(0, str(ZOO))
-import world  # noqa: E402
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as published": {"explore": 0.0},
@@ -31,38 +25,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "explore 0.1": {"explore": 0.1},
     "explore 0.2": {"explore": 0.2},
     "explore 0.4": {"explore": 0.4},
+    "random search": {"search": "random"},
+    "CMA-ES, as published otherwise": {"search": "cmaes", "explore": 0.0},
+    "CMA-ES, explore 0.2": {"search": "cmaes"},
+    "REINFORCE": {"search": "reinforce", "explore": 0.0},
+    "REINFORCE, explore 0.2": {"search": "reinforce"},
 }
-
-
-@functools.cache
-def read_question(text: str) -> tuple[world.Step, ...]:
-    steps = []
-    for part in text.removesuffix(" ?").split(" ; "):
-        variable, skill, *operands = part.split()
-        values = tuple(int(o) if o.isdigit() else o for o in operands)
-        steps.append(world.Step(variable, skill, values))
-    return tuple(steps)
-
-
-def read_facts(response: str) -> world.Facts:
-    words = response.partition(", ")[2].split()
-    return {name: int(value) for name, value in zip(words[::2], words[1::2], strict=True)}
-
-
-def perfect(mind: world.Knowledge, messages: Messages) -> str:
-    """What a model without mistakes answers to a prompt in the zoo's form."""
-    *told, question, _ = messages[-1].content.split("\n")
-    facts: world.Facts = {}
-    for line in told:
-        facts |= read_facts(line.partition(": ")[2])
-    return world.respond(read_question(question.removeprefix("Question: ")), facts, mind)[0]
-
-
-def pool() -> swarm.Pool:
-    return swarm.Pool(
-        swarm.Expert.scripted(name, functools.partial(perfect, mind), prompt="compact")
-        for name, mind in world.EXPERTS.items()
-    )
 
 
 def main() -> None:

@@ -136,11 +136,11 @@ class ParticleSwarm(Searcher):
         positions: Array = self._swarm.position.reshape(-1, *self.shape).copy()
         return positions
 
-    def decided(self, i: int, low: float, high: float) -> bool:
-        """A score that is no better than the particle's best and no worse than the swarm's worst
-        moves nothing but by its not being either."""
+    def decided(self, i: int, low: float, high: float, floor: float = math.inf) -> bool:
+        """A score moves nothing that is no better than the particle's best, and not the new worst:
+        no worse than the swarm's worst, or better than another that is new."""
         best: float = -self._swarm.pbest_cost[i]
-        return high <= best and low >= self._worst_score
+        return high <= best and (low >= self._worst_score or low > floor)
 
     def tell(self, scores: Array | list[float], at: Array | None = None) -> None:
         """Takes the scores of what `ask` gave, higher is better, and moves the particles.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -359,10 +360,19 @@ class RoleSearch:
         graphs, positions = propose(how, searcher.ask(), agents, searcher.rng, self.scores)
         penalties = how.l1 * np.abs(positions).reshape(len(positions), -1).mean(axis=1)
 
+        off = penalties.tolist()
+
         def decided(i: int, low: float, high: float) -> bool:
-            if self.needs_top and high >= max(self.scores.low(graph) for graph in graphs):
+            known = [(g, self.scores.score(g)) for g in graphs]
+            if self.needs_top and high >= max(score.low for _, score in known):
                 return False
-            return searcher.decided(i, low - penalties[i], high - penalties[i])
+            others = (
+                score.high - less
+                for (graph, score), less in zip(known, off, strict=True)
+                if graph != graphs[i]
+            )
+            floor = min(others, default=math.inf)
+            return searcher.decided(i, low - off[i], high - off[i], floor)
 
         rules = [functools.partial(decided, i) for i in range(len(graphs))]
         scores, evaluations = await self.scores(graphs, self.cast.pool, rules)

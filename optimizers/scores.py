@@ -121,15 +121,11 @@ class Scores:
         return [self.score(graph) for graph in graphs], made
 
     def score(self, graph: AgentGraph) -> Score:
-        """What is known of a graph that was evaluated, in part at least."""
-        values = list(self._known[graph].values())
+        """What is known of a graph; anything, where it was not evaluated."""
+        values = list(self._known.get(graph, {}).values())
         total, missing = math.fsum(values), self.size - len(values)
         mean = total / len(values) if values else 0.0
         return Score(total / self.size, math.fsum([*values, missing]) / self.size, mean)
-
-    def low(self, graph: AgentGraph) -> float:
-        """What a graph scores at least; 0 where it was not evaluated."""
-        return math.fsum(self._known.get(graph, {}).values()) / self.size
 
     async def _whole(self, graphs: Sequence[AgentGraph], pool: Pool) -> list[Evaluation]:
         if not self.one_by_one:

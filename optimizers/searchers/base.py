@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
@@ -77,9 +78,10 @@ class Searcher(ABC):
             InputError: not one finite score a position.
         """
 
-    def decided(self, i: int, low: float, high: float) -> bool:
+    def decided(self, i: int, low: float, high: float, floor: float = math.inf) -> bool:
         """Whether the i-th score may be any number in [low, high] without a difference to the rest
-        of the search. False where every score counts."""
+        of the search, if another score of this iteration is `floor` or less. False where every
+        score counts. (If it is true, `low` is what to tell.)"""
         return False
 
     @abstractmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from swarm.optimizers.searchers.base import Array
 from swarm.optimizers.searchers.sampling import Sampler
 
@@ -12,7 +14,7 @@ class RandomSearch(Sampler):
     So the positions that were scored (`at`) matter only as the best one.
     """
 
-    def decided(self, i: int, low: float, high: float) -> bool:
+    def decided(self, i: int, low: float, high: float, floor: float = math.inf) -> bool:
         """A score that is no better than the best moves nothing at all."""
         return high <= self.best_score
 
