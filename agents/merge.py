@@ -7,12 +7,13 @@ becomes weights. As published, LoRA's A and B are mixed each on their own, not t
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import math
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 Coefficients = Sequence[float] | NDArray[np.float64]
+Merged = Callable[[Sequence[str]], "Iterator[tuple[str, torch.Tensor]]"]
 
 MIXED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """What safetensors calls the types of numbers that can be mixed, and what torch calls them. Others
@@ -114,7 +116,9 @@ def check_compatible(
 
 
 def merge(
-    sources: Sequence[Weights], coefficients: Coefficients
+    sources: Sequence[Weights],
+    coefficients: Coefficients,
+    names: Sequence[str] | None = None,
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Name and tensor of all of sum_k c_k * w_k, one after the other; `dict` of it is a state dict.
 
@@ -125,12 +129,14 @@ def merge(
     Args:
         sources: n, from `check_compatible`.
         coefficients: shape (n,).
+        names: only these tensors.
 
     Raises:
         InputError: not n finite coefficients, or all are 0.
         PoolError: while it runs, where a tensor that can't be mixed differs between sources.
     """
-    return _merge(sources, _row(sources, coefficients), list(sources[0].tensors))
+    names = list(sources[0].tensors) if names is None else names
+    return _merge(sources, _row(sources, coefficients), names)
 
 
 def export(sources: Sequence[Weights], coefficients: Coefficients, folder: str | Path) -> None:
@@ -145,15 +151,39 @@ def export(sources: Sequence[Weights], coefficients: Coefficients, folder: str |
         PoolError: see `merge`.
         SwarmError: it can't be written (disk full); nothing is left behind.
     """
+    row = _row(sources, coefficients)
+    note = ["# The weights here are the sum of coefficient * weights over these, entry by entry."]
+    for source, c in zip(sources, row, strict=True):
+        note.append(f"\n[[sources]]\nfolder = {_toml(source.folder)}\ncoefficient = {c!r}")
+    nearest = sources[int(np.argmax(row))]
+    write(sources[0], nearest, functools.partial(_merge, sources, row), note, folder)
+
+
+def write(
+    first: Weights, nearest: Weights, merged: Merged, note: Sequence[str], folder: str | Path
+) -> None:
+    """Writes merged weights as an ordinary adapter or model folder, whole or not at all.
+
+    Args:
+        first: whose files show how to split them.
+        nearest: whose config, tokenizer and the like it gets.
+        merged: gives the tensors of some names; one file's are in memory at a time.
+        note: the lines of `merged.toml`.
+
+    Raises:
+        InputError: `folder` is there already.
+        SwarmError: it can't be written (disk full); nothing is left behind.
+    """
     from safetensors import SafetensorError
 
-    folder, row = Path(folder), _row(sources, coefficients)
+    folder = Path(folder)
     if folder.exists():
         raise InputError(f"`{folder}` is already there: merged weights need a new folder")
     unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
         unfinished.mkdir(parents=True)
-        _write(sources, row, unfinished)
+        _write(first, nearest, merged, unfinished)
+        (unfinished / "merged.toml").write_text("\n".join(note) + "\n", encoding="utf-8")
         unfinished.rename(folder)
     except BaseException as error:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -324,20 +354,12 @@ def _add(total: torch.Tensor, tensor: torch.Tensor, c: float) -> None:
         part.add_(piece.to(total.dtype), alpha=c)
 
 
-def _write(sources: Sequence[Weights], row: Sequence[float], folder: Path) -> None:
-    first, nearest = sources[0], sources[int(np.argmax(row))]
+def _write(first: Weights, nearest: Weights, merged: Merged, folder: Path) -> None:
     for path in sorted({path for kind in weights.CONTENT for path in nearest.folder.glob(kind)}):
         if path.is_file() and not path.name.endswith((".safetensors", ".safetensors.index.json")):
             shutil.copyfile(path, folder / path.name)
-    note = ["# The weights here are the sum of coefficient * weights over these, entry by entry."]
-    for source, c in zip(sources, row, strict=True):
-        name = json.dumps(str(source.folder.resolve()), ensure_ascii=False)
-        note.append(f"\n[[sources]]\nfolder = {name}\ncoefficient = {c!r}")
-    (folder / "merged.toml").write_text("\n".join(note) + "\n", encoding="utf-8")
     files = first.by_file(first.tensors)
-    size = sum(
-        _write_file(sources, row, names, folder / path.name) for path, names in files.items()
-    )
+    size = sum(_write_file(merged(names), folder / path.name) for path, names in files.items())
     if first.kind == "model" and [path.name for path in files] != ["model.safetensors"]:
         index = {
             "metadata": {"total_size": size},
@@ -346,14 +368,16 @@ def _write(sources: Sequence[Weights], row: Sequence[float], folder: Path) -> No
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
 
 
-def _write_file(
-    sources: Sequence[Weights], row: Sequence[float], names: Sequence[str], path: Path
-) -> int:
+def _write_file(merged: Iterator[tuple[str, torch.Tensor]], path: Path) -> int:
     """Returns how many bytes of tensors were written."""
     from safetensors.torch import save_file
 
-    tensors = dict(_merge(sources, row, names))
+    tensors = dict(merged)
     save_file(tensors, path, metadata={"format": "pt"})
     # safetensors lets nobody else read what it writes; a server may run as another user.
     path.chmod(path.parent.stat().st_mode & 0o666)
     return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def _toml(folder: Path) -> str:
+    return json.dumps(str(folder.resolve()), ensure_ascii=False)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from swarm.agents.engines import ENGINES
 from swarm.agents.expert import Expert, Mixture, Pool, Script
-from swarm.agents.merge import check_compatible, export
+from swarm.agents.merge import Weights, check_compatible, export
 from swarm.agents.messages import Messages
 from swarm.errors import InputError, PoolError
 
@@ -35,7 +35,8 @@ class Mixer:
         self._experts = list(pool.values())
         first = self._experts[0]
         self._scripted = all(expert.script is not None for expert in self._experts)
-        self._sources = []
+        self.sources: Sequence[Weights] = ()
+        """What is mixed, one an expert; empty where experts are scripted."""
         if self._scripted:
             return
         for expert in self._experts:
@@ -52,7 +53,7 @@ class Mixer:
                 )
         names = [f"expert `{expert.name}`" for expert in self._experts]
         folders = [expert.adapter or expert.model for expert in self._experts]
-        self._sources = check_compatible(folders, names)
+        self.sources = check_compatible(folders, names)
 
     def expert(
         self, k: int, coefficients: Sequence[float] | NDArray[np.float64], name: str
@@ -75,11 +76,11 @@ class Mixer:
             return self._script(k, row, name)
         given = self._experts[k].model_dump(exclude={"name"})
         if whole is not None:
-            key = self._sources[whole].kind
-            return Expert(**{**given, "name": name, key: str(self._sources[whole].folder)})
+            key = self.sources[whole].kind
+            return Expert(**{**given, "name": name, key: str(self.sources[whole].folder)})
         mixture = Mixture(
-            kind=self._sources[0].kind,
-            folders=tuple(str(source.folder) for source in self._sources),
+            kind=self.sources[0].kind,
+            folders=tuple(str(source.folder) for source in self.sources),
             coefficients=tuple(row.tolist()),
         )
         if mixture.kind == "adapter":
