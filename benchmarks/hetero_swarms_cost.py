@@ -3,7 +3,7 @@
     python benchmarks/hetero_swarms_cost.py --out benchmarks/results/hetero_swarms_cost.json
 
 The zoo's nine experts on relay's 200 dev questions, 10 particles, M = 10, the published settings
-(no exploring, no cast of its own). Ours runs first. The reference asks for every call of every
+(`explore`, `keep` 0; `role_experts` current). Ours runs first. The reference asks for every call of every
 evaluation, one graph after the other. An answer that ours was given to the very same request
 (weights, prompt, sampling) is not computed again for it, or it would take hours; it is counted.
 Its wall time is that of the published code's way to ask, which loads base and adapter anew at every
@@ -112,7 +112,9 @@ def search(
 ) -> tuple[Any, float]:
     """The trajectory of a job, and the seconds it took."""
     runtime = swarm.Runtime({"transformers": engine} if engine else None)
-    job = HeterogeneousSwarm(seed=0, explore=0.0, own_cast=False, patience=100, **settings)
+    job = HeterogeneousSwarm(
+        seed=0, explore=0.0, keep=0.0, role_experts="current", patience=100, **settings
+    )
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/swarm.db"
         started = time.perf_counter()

@@ -28,7 +28,10 @@ ZOO = Path(__file__).parent.parent / "examples" / "zoo"
 
 SEARCHES: dict[str, tuple[str, dict[str, Any]]] = {
     "joint": ("hetero_swarm", {}),
-    "joint, as published": ("hetero_swarm", {"explore": 0.0, "own_cast": False}),
+    "joint, as published": (
+        "hetero_swarm",
+        {"explore": 0.0, "keep": 0.0, "role_experts": "current"},
+    ),
     "role-step": ("role_step", {}),
     "role-step, as published": ("role_step", {"explore": 0.0}),
     "random search": ("role_step", {"search": "random"}),

@@ -14,8 +14,18 @@ if TYPE_CHECKING:
 __all__ = ["OPTIMIZERS", "find_optimizer"]
 
 OPTIMIZERS: dict[str, str] = {
+    "best_single": "swarm.optimizers.baselines.best_single:BestSingle",
+    "chain": "swarm.optimizers.baselines.chain:Chain",
+    "dare_ties": "swarm.optimizers.baselines.dare_ties:DareTies",
+    "greedy_soup": "swarm.optimizers.baselines.greedy_soup:GreedySoup",
     "hetero_swarm": "swarm.optimizers.hetero_swarm:HeterogeneousSwarm",
+    "lorahub": "swarm.optimizers.baselines.lorahub:LoraHub",
+    "majority_vote": "swarm.optimizers.baselines.majority_vote:MajorityVote",
+    "model_swarms": "swarm.optimizers.baselines.model_swarms:ModelSwarms",
+    "random_graphs": "swarm.optimizers.baselines.random_graphs:RandomGraphs",
     "role_step": "swarm.optimizers.role_step:RoleStep",
+    "star": "swarm.optimizers.baselines.star:Star",
+    "uniform_soup": "swarm.optimizers.baselines.uniform_soup:UniformSoup",
 }
 """Name → where its class is, known without importing it or the packages it needs."""
 

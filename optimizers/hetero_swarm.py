@@ -6,6 +6,7 @@ best graph, cast and weights over both are kept. Algorithm 1 of the paper.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -31,6 +32,9 @@ from swarm.optimizers.searchers.base import Array
 from swarm.optimizers.weight_step import draw_assignments, jfk_scores, weight_swarm
 from swarm.store import EvaluationRecord
 
+KEPT = -1
+"""In a cast: the position is played as in the best system."""
+
 
 class HeterogeneousSwarmSettings(RoleStepSettings):
     """The knobs of `HeterogeneousSwarm`: those of the role-step, which are for both swarms where
@@ -44,11 +48,20 @@ class HeterogeneousSwarmSettings(RoleStepSettings):
     """d_w, "dropout-W": the chance that an iteration has no weight-step."""
     best_graph: Literal["found", "iteration"] = "found"
     """Which graph is cast: the best found so far (the paper), or this iteration's (its code)."""
-    own_cast: bool = True
-    """Beyond the paper: the first of the M casts is the graph's own, with the weights as they now
-    are, so that every weight-step also says what they are worth where they are used."""
+    keep: float = Field(0.7, ge=0, lt=1)
+    """Beyond the paper: the chance that a position of a cast keeps the expert that plays it in the
+    best system found. Another is played by that expert as it now is or by any, with equal chances.
+    So casts are neighbours of what works, and say what a moved expert is worth in it. 0: every
+    position is drawn anew, as published."""
+    role_experts: Literal["found", "current"] = "found"
+    """Beyond the paper: role-steps search with the experts of the best system found. `current`:
+    with the experts as the weight-step has moved them, as published."""
 
-    _beyond: ClassVar[dict[str, Any]] = {**RoleStepSettings._beyond, "own_cast": False}
+    _beyond: ClassVar[dict[str, Any]] = {
+        **RoleStepSettings._beyond,
+        "keep": 0.0,
+        "role_experts": "current",
+    }
 
     @field_validator("randomness")
     @classmethod
@@ -100,8 +113,12 @@ class MovingCast(Cast):
 
     def __init__(self, pool: Pool, mixer: Mixer) -> None:
         super().__init__(pool)
-        self._given = pool
         self._mixer = mixer
+
+    def pool_of(self, names: Iterable[str]) -> Pool:
+        """The experts of these names, as they were and are."""
+        versions = {name: self.versions[name] for name in dict.fromkeys(names)}
+        return with_versions(self._given, versions, self._mixer)
 
     def move(self, rows: Array, iteration: int) -> None:
         """The experts' weights are now these, shape (n, n). One that is again as it was before has
@@ -118,17 +135,11 @@ class MovingCast(Cast):
                 name += "'"
             self.versions.setdefault(name, Version(of, row.copy()))
             names.append(name)
-        self._now(names)
-
-    def restore(self, versions: dict[str, Version], names: list[str]) -> None:
-        """Takes up the experts where they were left."""
-        self.versions = versions
-        self._now(names)
-
-    def _now(self, names: list[str]) -> None:
         self.names = tuple(names)
-        versions = {name: self.versions[name] for name in names}
-        self.pool = with_versions(self._given, versions, self._mixer)
+
+    def restore(self, versions: dict[str, Version], names: Sequence[str]) -> None:
+        """Takes up the experts where they were left."""
+        self.versions, self.names = versions, tuple(names)
 
 
 @dataclass
@@ -180,16 +191,32 @@ class JointSearch(RoleSearch):
             return float(np.mean(weight["scores"])) if weight else self.history[-1]["best_score"]
         return mean_score(role)
 
+    def role_experts(self) -> list[str]:
+        if self.best is None or self.settings.role_experts == "current":
+            return super().role_experts()
+        found = {agent.name: agent.expert for agent in self.best.graph.agents}
+        # An agent that was left out of the graph is played by who began with it.
+        return [found.get(agent.name, agent.expert) for agent in self.agents]
+
     async def weight_step(self, graph: AgentGraph) -> tuple[dict[str, Any], list[EvaluationRecord]]:
         """M casts of `graph` are scored, and with it the experts, whose weights then move; what the
         history keeps of it, and the evaluations."""
         how, cast, n = self.settings, self.cast, len(self.agents)
         casts = draw_assignments(how.assignments, len(graph.agents), n, self.searcher.rng)
-        if how.own_cast:
-            casts[0] = [cast.index(agent.expert) for agent in graph.agents]
-        graphs = [graph.with_experts([cast.names[i] for i in row]) for row in casts.tolist()]
+        names = np.array(cast.names)[casts]
+        if how.keep:
+            assert self.best is not None
+            rng = self.searcher.rng
+            own = np.array([cast.index(agent.expert) for agent in graph.agents])
+            moved = rng.random(casts.shape) < 0.5
+            casts = np.where(moved, own, casts)
+            kept = rng.random(casts.shape) < how.keep
+            names = np.where(kept, [a.expert for a in graph.agents], np.array(cast.names)[casts])
+            casts = np.where(kept, KEPT, casts)
+        graphs = [graph.with_experts(row) for row in names.tolist()]
+        pool = cast.pool_of(name for row in names.tolist() for name in row)
         # Whole: these scores enter a mean.
-        scores, evaluations = await self.scores(graphs, cast.pool)
+        scores, evaluations = await self.scores(graphs, pool)
         for each, score in zip(graphs, scores, strict=True):
             self._consider(each, score.low, "weight")
         values = [score.low for score in scores]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, ClassVar, Self
@@ -227,13 +227,22 @@ class Cast:
     """
 
     def __init__(self, pool: Pool) -> None:
-        self.pool = pool
+        self._given = pool
         self.names = tuple(pool)
         """What the experts are called now, in the pool's order."""
         self.versions: dict[str, Version] = {
             name: Version(name, row) for name, row in zip(pool, np.eye(len(pool)), strict=True)
         }
         """Every expert there ever was, by its name."""
+
+    def pool_of(self, names: Iterable[str]) -> Pool:
+        """A pool with the experts of these names."""
+        return self._given
+
+    @property
+    def pool(self) -> Pool:
+        """The experts as they are now."""
+        return self.pool_of(self.names)
 
     def index(self, name: str) -> int:
         """Which of the pool's experts `name` was."""
@@ -352,10 +361,10 @@ class RoleSearch:
 
     async def role_step(self) -> tuple[dict[str, Any], list[EvaluationRecord]]:
         """Every particle scored and moved; what the history keeps of it, and the evaluations."""
-        how, searcher = self.settings, self.searcher
+        how, searcher, names = self.settings, self.searcher, self.role_experts()
         agents = [
             agent.model_copy(update={"expert": name})
-            for agent, name in zip(self.agents, self.cast.names, strict=True)
+            for agent, name in zip(self.agents, names, strict=True)
         ]
         graphs, positions = propose(how, searcher.ask(), agents, searcher.rng, self.scores)
         penalties = how.l1 * np.abs(positions).reshape(len(positions), -1).mean(axis=1)
@@ -375,7 +384,7 @@ class RoleSearch:
             return searcher.decided(i, low - off[i], high - off[i], floor)
 
         rules = [functools.partial(decided, i) for i in range(len(graphs))]
-        scores, evaluations = await self.scores(graphs, self.cast.pool, rules)
+        scores, evaluations = await self.scores(graphs, self.cast.pool_of(names), rules)
         told = [_told(score, how.racing is not None) for score in scores]
         searcher.tell((np.array(told) - penalties).tolist(), at=positions)
         for graph, score in zip(graphs, scores, strict=True):
@@ -391,6 +400,10 @@ class RoleSearch:
         }
         where = {graph: {"particle": i} for i, graph in reversed(list(enumerate(graphs)))}
         return entry, self._records(evaluations, where)
+
+    def role_experts(self) -> list[str]:
+        """Who plays the agents in a role-step: names of experts, in the agents' order."""
+        return list(self.cast.names)
 
     def _consider(self, graph: AgentGraph, score: float, step: str) -> None:
         if self.best is None or score > self.best.score:

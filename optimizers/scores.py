@@ -59,7 +59,7 @@ class Scores:
 
     `memoise`: a graph's questions are not evaluated twice. `bounds`: an evaluation stops once its
     outcome is decided. Neither changes a score that counts. `racing`: it also stops once its
-    outcome is decided at this confidence; that may change the search.
+    chance to matter is gone at this confidence; that may change the search.
     """
 
     evaluator: Evaluator
@@ -181,8 +181,9 @@ class Scores:
             return low, high
         # Hoeffding's bound for sampling without replacement (Serfling 1974, corollary 1.1).
         n, m = self.size, len(known)
-        radius = math.sqrt((1 - (m - 1) / n) * math.log(2 / (1 - self.racing)) / (2 * m))
-        return max(low, total / m - radius), min(high, total / m + radius)
+        radius = math.sqrt((1 - (m - 1) / n) * math.log(1 / (1 - self.racing)) / (2 * m))
+        # Clearly not better: that it might be the worst is let go.
+        return math.inf, min(high, total / m + radius)
 
     def _least(self, rule: Decided, known: Mapping[int, float]) -> tuple[int, int]:
         """The fewest right and wrong answers with which `rule` could be met."""

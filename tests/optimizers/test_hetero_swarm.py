@@ -96,7 +96,8 @@ def random_settings(rng):
         "top_p": rng.choice([0.0, 0.4]),
         "explore": rng.choice([0.0, 0.3]),
         "l1": rng.choice([0.0, 0.1]),
-        "own_cast": rng.random() < 0.5,
+        "keep": rng.choice([0.0, 0.6]),
+        "role_experts": rng.choice(["found", "current"]),
         "best_graph": rng.choice(["found", "iteration"]),
         "dropout_role": rng.choice([0.0, 0.4]),
         "dropout_weights": rng.choice([0.0, 0.4]),
@@ -197,7 +198,7 @@ def test_a_pool_that_cannot_be_mixed_is_refused(url, tmp_path):
 
 def test_reference_turns_off_what_is_beyond_the_paper():
     how = HeterogeneousSwarm(reference=True).settings()
-    assert [how[k] for k in ("explore", "own_cast", "memoise", "bounds")] == [
+    assert [how[k] for k in ("explore", "keep", "memoise", "bounds")] == [
         0,
         False,
         False,
