@@ -2,8 +2,8 @@
 
     python benchmarks/hetero_swarms_cost.py --out benchmarks/results/hetero_swarms_cost.json
 
-The zoo's nine experts on relay's 200 dev questions, 10 particles, M = 10, the published settings
-(`explore`, `keep` 0; `role_experts` current). Ours runs first. The reference asks for every call of every
+The zoo's nine experts on relay's 200 dev questions, 10 particles, M = 10, as published (`explore`
+and `keep` 0, `role_experts` current). Ours runs first. The reference asks for every call of every
 evaluation, one graph after the other. An answer that ours was given to the very same request
 (weights, prompt, sampling) is not computed again for it, or it would take hours; it is counted.
 Its wall time is that of the published code's way to ask, which loads base and adapter anew at every

@@ -86,3 +86,7 @@ class Optimizer(ABC):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """All settings as JSON values: they are kept with the run and identify the job."""
+
+    def given(self) -> dict[str, Any]:
+        """The settings that were given when it was made, so that others can be put beside them."""
+        return {key: value for key, value in self.settings().items() if key != "optimizer"}

@@ -121,14 +121,14 @@ class RoleStep(Optimizer):
             ConfigError: a setting that is unknown or out of range.
         """
         kind = type(self).__name__
+        self._given = settings
         try:
             self._settings = self._type.model_validate(settings)
         except ValidationError as error:
             raise settings_error(kind, error, self._type) from None
 
     def __repr__(self) -> str:
-        changed = self._settings.model_dump(exclude_unset=True)
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in changed.items())})"
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self._given.items())})"
 
     def settings(self) -> dict[str, Any]:
         return {"optimizer": self.name, **self._settings.model_dump(mode="json")}
@@ -142,6 +142,9 @@ class RoleStep(Optimizer):
             successors=how.successors,
             seed=how.seed,
         )
+
+    def given(self) -> dict[str, Any]:
+        return dict(self._given)
 
     def fit(
         self,

@@ -171,6 +171,19 @@ def optimize(
             "--set", envvar="SWARM_SET", metavar="KEY=VALUE", help="A setting of the optimizer."
         ),
     ] = None,
+    reference: Annotated[
+        bool,
+        typer.Option(
+            "--reference", help="As published: every call of every evaluation, one after another."
+        ),
+    ] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Every evaluation whole, none remembered.")
+    ] = False,
+    racing: Annotated[
+        bool,
+        typer.Option("--racing", help="Lossy: stop on graphs that are worse at 95 % confidence."),
+    ] = False,
     max_calls: Annotated[
         int | None,
         typer.Option(envvar="SWARM_MAX_CALLS", metavar="N", help="Stop before more calls."),
@@ -223,8 +236,10 @@ def optimize(
 
     if sample is not None and not dry_run:
         raise InputError("`--sample` is for `--dry-run`: give both, or leave it out")
-    job = load_job(context, file)
-    words = ["optimize", str(file)] + (["--sweep", str(sweep)] if sweep else [])
+    flags = {"--reference": reference, "--exact": exact, "--racing": racing}
+    given = [flag for flag, is_given in flags.items() if is_given]
+    job = load_job(context, file, given)
+    words = ["optimize", str(file), *given] + (["--sweep", str(sweep)] if sweep else [])
     from swarm.app import documents, optimize, show
     from swarm.app.terminal import console
 

@@ -6,7 +6,7 @@ import importlib.util
 import sys
 import tomllib
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -90,8 +90,18 @@ class _Parts:
     """The optimizer, where the file has made it itself."""
 
 
-def load_job(context: typer.Context, path: Path) -> Job:
+SHORT = {
+    "--reference": {"reference": True},
+    "--exact": {"memoise": False, "bounds": False},
+    "--racing": {"racing": 0.95},
+}
+"""Flags that are settings of the optimizer."""
+
+
+def load_job(context: typer.Context, path: Path, short: Sequence[str] = ()) -> Job:
     """The job in `path`, with what flags and environment say put in place of what the file says.
+
+    `short` are the flags of `SHORT` that were given.
 
     Raises:
         InputError: a key or value that is wrong, in any of the files.
@@ -109,11 +119,13 @@ def load_job(context: typer.Context, path: Path) -> Job:
         raise ConfigError(f"{chosen.blame('limit')}: `{limit}` must be at least 1")
     check_split(task, chosen)
     budget = _budget(chosen, pool)
-    overrides = dict(map(parse_set, chosen.value("set") or ()))
+    overrides = {key: value for flag in short for key, value in SHORT[flag].items()}
+    shorthand = {key: flag for flag in short for key in SHORT[flag]}
+    overrides |= map(parse_set, chosen.value("set") or ())
     optimizer = _make(parts, overrides, path)
     origins = {
         **dict.fromkeys(parts.settings, path.name),
-        **dict.fromkeys(overrides, chosen["set"].origin if overrides else ""),
+        **{key: shorthand.get(key) or chosen["set"].origin for key in overrides},
     }
     files = {"job": str(path.resolve())}
     for name in ("pool", "task"):
@@ -215,8 +227,7 @@ def _read_python(path: Path) -> _Parts:
         if value is not None and not isinstance(value, kind):
             raise ConfigError(f"`{path}`: `{name}` is `{shorten(repr(value))}`: must be {rule}")
     job: Optimizer = found.pop("job")
-    settings = {key: value for key, value in job.settings().items() if key != "optimizer"}
-    return _Parts(type(job), settings, found, job)
+    return _Parts(type(job), job.given(), found, job)
 
 
 _DEFINED: dict[str, tuple[type | tuple[type, ...], str]] = {

@@ -72,6 +72,22 @@ def test_flag_before_variable_before_file_before_default(
     assert Path("file.db").exists()
 
 
+@pytest.mark.parametrize("job", ["job.toml", "job.py"])
+def test_flags_for_how_much_is_evaluated(cli: Cli, world: Path, job: str) -> None:
+    (world / "job.py").write_text(PYTHON_JOB)
+    found = {}
+    for flag in ("--exact", "--racing", "--reference"):
+        result = cli("optimize", job, flag, "--json")
+        assert result.code == 0, result.err
+        found[flag] = json.loads(result.out)["settings"]
+        given = {"--exact": "memoise", "--racing": "racing", "--reference": "reference"}[flag]
+        assert found[flag]["from"][given] == flag
+    assert (found["--exact"]["memoise"], found["--exact"]["bounds"]) == (False, False)
+    assert found["--racing"]["racing"] == 0.95
+    whole = found["--reference"]
+    assert (whole["explore"], whole["memoise"], whole["bounds"]) == (0, False, False)
+
+
 def test_job_in_python_is_the_job_in_toml(cli: Cli, world: Path) -> None:
     (world / "job.py").write_text(PYTHON_JOB)
     by_python = json.loads(cli("optimize", "job.py", "--json").out)

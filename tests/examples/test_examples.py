@@ -35,14 +35,16 @@ def test_examples_run(example):
 
 @NEEDS_TORCH
 def test_the_python_of_the_readme_runs(tmp_path):
-    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code = "".join(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL))
     code = code.replace("sqlite:///swarm.db", f"sqlite:///{tmp_path / 'swarm.db'}")
     # The whole search is the demo's; here its two first steps.
-    code = code.replace("particles=10, iterations=10", "particles=3, iterations=2")
-    assert "particles=3" in code
+    code = code.replace("particles=10, iterations=10, seed=0", "particles=2, iterations=2, seed=1")
+    assert "particles=2" in code
+    code = code.replace('"found"', repr(str(tmp_path / "found")))
     out = run(sys.executable, "-c", code)
     assert "flowchart" in out
     assert "score" in out
+    assert (tmp_path / "found" / "pool.toml").is_file()
 
 
 def test_the_pool_of_the_readme_has_only_keys_that_exist():
@@ -55,7 +57,10 @@ def test_the_pool_of_the_readme_has_only_keys_that_exist():
 def test_the_commands_of_the_readme_exist():
     text = (ROOT / "README.md").read_text()
     commands = set(re.findall(r"^swarm (\w+)", text, re.MULTILINE))
-    assert commands == {"run", "optimize", "runs", "show", "replay", "doctor"}
+    assert commands == {
+        *("run", "optimize", "runs", "show", "replay", "doctor"),
+        *("plot", "report", "export"),
+    }
     script = str(Path(sys.executable).with_name("swarm"))
     for command in commands:
         assert "--store" in run(script, command, "--help")
