@@ -214,15 +214,22 @@ class _Trials:
     def summary(self) -> dict[str, Any]:
         """How far it has come."""
         assert self.best is not None
-        moved = {name: each.as_json() for name, each in self.best.versions.items()}
+        graph, pool, versions = self.best
+        moved = {name: each.as_json() for name, each in versions.items()}
+        made = {
+            name: pool[name].model_dump(mode="json")
+            for name in graph.experts
+            if name not in {*self.pool, *versions} and pool[name].script is None
+        }
         return {
-            "score": self.scores.score(self.best.graph).low,
+            "score": self.scores.score(graph).low,
             "iterations": self.step,
             "questions": self.scores.size,
             "failures": self.scores.failures,
             "calls": self.scores.wanted,
-            "graph": json.loads(self.best.graph.to_json()),
+            "graph": json.loads(graph.to_json()),
             **({"experts": moved} if moved else {}),
+            **({"made": made} if made else {}),
         }
 
 

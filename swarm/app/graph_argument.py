@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from swarm.agents.expert import Pool
+from swarm.agents.expert import Expert, Pool
 from swarm.app.settings import LAST_RUN
 from swarm.errors import GraphError, InputError, did_you_mean
 from swarm.graphs import AgentGraph, chain, complete, debate, single, star, tree
@@ -69,15 +69,17 @@ def best_graph(store: Store, run: RunView) -> AgentGraph:
 
 
 def with_found_experts(store: Store, run: RunView, pool: Pool) -> Pool:
-    """`pool`, which the job `run` searched, and the experts whose weights it moved."""
+    """`pool`, which the job `run` searched, and the experts whose weights it moved or made."""
     from swarm.optimizers.role_step import Version, with_versions
 
-    found = (run.summary or {}).get("experts") or (store.state(run.id) or {}).get("versions")
-    if run.kind != "job" or not found:
+    summary = run.summary or {}
+    found = summary.get("experts") or (store.state(run.id) or {}).get("versions", {})
+    made = [Expert.model_validate(each) for each in summary.get("made", {}).values()]
+    if run.kind != "job" or not (found or made):
         return pool
     versions = {name: Version.from_json(each) for name, each in found.items() if name not in pool}
     moved = with_versions(pool, versions).values() if versions else ()
-    return Pool([*pool.values(), *moved], name=pool.name, roles=pool.roles.values())
+    return Pool([*pool.values(), *moved, *made], name=pool.name, roles=pool.roles.values())
 
 
 def topology(spec: str) -> AgentGraph | None:

@@ -9,6 +9,7 @@ import relay_job
 
 import swarm
 from swarm.agents.engines.scripted import ScriptedEngine
+from swarm.app.graph_argument import best_graph, with_found_experts
 from swarm.errors import BudgetError, ConfigError, InputError, PoolError, TaskError
 from swarm.optimizers import OPTIMIZERS, find_optimizer
 from swarm.optimizers.baselines import Baseline
@@ -208,6 +209,17 @@ def test_can_be_replayed_without_models(case, url):
     found = case.fit(url)
     report = replay(url, found.run, task=case.task)
     assert report.evaluations == len(outcome(url)[2])
+
+
+@cases
+def test_what_it_has_found_is_found_again_by_the_number_of_its_run(case, url):
+    found = case.fit(url)
+    with swarm.Store.open(url) as store:
+        view = store.run(found.run)
+        graph, pool = best_graph(store, view), with_found_experts(store, view, case.pool)
+    assert graph == found.graph
+    if case.name != "majority_vote":  # which is counted by a function: that is in no record
+        assert weights(swarm.System(graph, pool)) == weights(found)
 
 
 @cases
