@@ -90,7 +90,7 @@ class _Parts:
     """The optimizer, where the file has made it itself."""
 
 
-SHORT = {
+SHORT: dict[str, dict[str, Any]] = {
     "--reference": {"reference": True},
     "--exact": {"memoise": False, "bounds": False},
     "--racing": {"racing": 0.95},

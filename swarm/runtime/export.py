@@ -52,10 +52,12 @@ def export(system: System, folder: str | Path) -> None:
         unfinished.rename(folder)
     except BaseException as error:
         shutil.rmtree(unfinished, ignore_errors=True)
-        if isinstance(error, OSError):
+        # An expert's weights were to go to a place that is not called what it was to be called.
+        reason = error.__cause__ if type(error) is SwarmError else error
+        if reason is not error or isinstance(error, OSError):
             raise SwarmError(
-                f"`{folder}` can't be written ({error}): make room there or choose another folder; "
-                "nothing was left behind"
+                f"`{folder}` can't be written ({reason}): make room there or choose another "
+                "folder; nothing was left behind"
             ) from error
         raise
 

@@ -128,7 +128,8 @@ _REMEDIES = {
     "unable to open": "check the path and the right to write there",
     "disk I/O error": "check the disk the store is on",
     "Connection refused": "check that the server is running and the host and port are right",
-    "server closed the connection": "check that the server is running",
+    "server closed the connection": "check that the server is running, then run it again",
+    "terminating connection": "check that the server is running, then run it again",
 }
 
 

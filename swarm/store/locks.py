@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from swarm.errors import BusyError, StoreError
 
@@ -72,7 +73,8 @@ def server_lock(engine: Engine, run: int) -> Iterator[None]:
         try:
             yield
         finally:
-            connection.execute(_UNLOCK, {"run": run})
+            with suppress(DBAPIError):  # the server has hung up, and let go of it then
+                connection.execute(_UNLOCK, {"run": run})
 
 
 def _busy(run: int, holder: str) -> str:
