@@ -18,7 +18,7 @@ from swarm.agents.prompt import COMPACT, Position
 IGNORE = -100
 NOISE = 0.10
 """Share of predecessors' steps with a wrong result: agents copy what they are told, unchecked."""
-PREDECESSORS = (18, 36, 18, 11, 6, 4, 3, 2, 2)
+PREDECESSORS = (14, 30, 18, 14, 9, 6, 4, 3, 2)
 """Weights of 0 to 8 predecessors."""
 
 
@@ -34,6 +34,8 @@ class Lesson:
     reply: str
     done: Step | None
     graded: tuple[bool, ...]
+    row: tuple[float, ...] = ()
+    """Coefficients of the adapters that are taught; none for the base."""
 
 
 def predecessor(
@@ -62,15 +64,19 @@ def lesson(
     longest: int = 5,
     skills: tuple[str, ...] = world.SKILLS,
     accept: Callable[[Step | None, Facts], bool] = lambda step, facts: True,
+    unsure: Knowledge | None = None,
+    row: tuple[float, ...] = (),
 ) -> Lesson:
     """One lesson for a model that shall know what `mind` knows.
 
     The question's skills are drawn from `skills` with replacement; `accept` sees the step that the
-    lesson would teach, with the facts before it, and may ask for another.
+    lesson would teach, with the facts before it, and may ask for another. No lesson is given that
+    a model with the knowledge `unsure` would answer otherwise. `row` is noted on the lesson.
     """
     while True:
-        k = rng.randint(1, longest)
-        p_branch = rng.choice((0.1, 0.6))
+        # Long questions and branches are where operands are looked up in the wrong place.
+        k = max(rng.randint(1, longest), rng.randint(1, longest))
+        p_branch = rng.choice((0.1, 0.6, 1.0))
         steps = world.random_steps(rng, rng.choices(skills, k=k), p_branch=p_branch)
         n = rng.choices(range(9), PREDECESSORS)[0]
         if k == 1 and rng.random() < 0.6:
@@ -89,9 +95,11 @@ def lesson(
             continue
         if not accept(step, facts):
             continue
+        if unsure is not None and world.respond(steps, facts, unsure)[0] != reply:
+            continue
         position = Position.FIRST if not previous else rng.choice((Position.MIDDLE, Position.LAST))
         prompt = COMPACT.render(world.question(steps), tuple(previous), position)
-        return Lesson(prompt, reply, step, tuple(graded))
+        return Lesson(prompt, reply, step, tuple(graded), row)
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,7 @@ class Tokens:
 
     inputs: list[int]
     labels: list[int]
+    row: tuple[float, ...]
 
 
 def encode(item: Lesson, vocabulary: dict[str, int]) -> Tokens:
@@ -113,7 +122,7 @@ def encode(item: Lesson, vocabulary: dict[str, int]) -> Tokens:
             which += 1
         elif word == "=" and item.graded[which]:
             labels[i + 1] = inputs[i + 1]
-    return Tokens(inputs, labels)
+    return Tokens(inputs, labels, item.row)
 
 
 def batches(

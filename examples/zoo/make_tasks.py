@@ -3,9 +3,11 @@
     python examples/zoo/make_tasks.py
 
 `relay`: questions of one to five steps. Sources (times, plus, minus) come first, in any order, and
-then double, gap and mirror, in this order and never in another, so one graph can serve all of them:
-experts for sources first, then `double`, `gap`, `mirror`. The shorter questions need parts of that
-order only, which gives graphs that are partly right partial credit.
+then double, gap and mirror, in this order and never in another, so one graph can serve most of
+them: experts for sources first, then `double`, `gap`, `mirror`. The shorter questions need parts
+of that order only, which gives graphs that are partly right partial credit. Some questions apply
+one source twice in a row: the expert for half its table may have had its turn when that half is
+needed, so no chain of the nine experts serves all of these. Experts for whole tables would.
 
 `skills`: a single step, mostly one that the base does not know: the right expert must be found
 question by question.
@@ -40,26 +42,34 @@ Composition = tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def compositions(length: int) -> list[Composition]:
-    """All relay compositions of so many steps, by shape: two sources need a gap that joins them."""
+    """All relay compositions of so many steps, by shape.
+
+    There are none to two sources; two different ones need a gap that joins them.
+    """
     if length == 1:
         return [((skill,), ()) for skill in (*SOURCES, "gap")]
+    twice = [(skill, skill) for skill in SOURCES]
     return [
         (sources, tail)
-        for n in range(3)
-        for tail in itertools.combinations(TAIL, length - n)
-        if tail and (n < 2 or "gap" in tail)
-        for sources in itertools.permutations(SOURCES, n)
+        for group in (*(list(itertools.permutations(SOURCES, n)) for n in range(3)), twice)
+        for tail in itertools.combinations(TAIL, length - len(group[0]))
+        if tail and (len(set(group[0])) < 2 or "gap" in tail)
+        for sources in group
     ]
 
 
 def relay_steps(rng: random.Random, composition: Composition) -> list[Step]:
-    """Every skill takes the latest results that nothing has used yet, and values where it can't."""
+    """Every skill takes the latest results that nothing has used yet, and values where it can't.
+
+    Sources take values only, except for one that is applied for the second time.
+    """
     steps: list[Step] = []
     unused: list[str] = []
     sources, tail = composition
     for i, skill in enumerate((*sources, *tail)):
         arity = 2 if skill in world.BINARY else 1
-        taken = unused[-arity:] if i >= len(sources) else []
+        takes = arity if i >= len(sources) else sources[:i].count(skill)
+        taken = unused[len(unused) - min(takes, len(unused)) :]
         unused = unused[: len(unused) - len(taken)]
         operands: list[int | str] = [*taken]
         operands += [rng.randrange(world.MODULUS) for _ in range(arity - len(taken))]
@@ -86,9 +96,9 @@ def relay(rng: random.Random, taken: set[str]) -> Iterator[dict[str, Any]]:
         yield record(steps, steps=length, composition=name)
 
 
-def _shape(composition: Composition) -> tuple[int, tuple[str, ...]]:
+def _shape(composition: Composition) -> tuple[int, int, tuple[str, ...]]:
     sources, tail = composition
-    return len(sources), tail
+    return len(sources), len(set(sources)), tail
 
 
 def skills(rng: random.Random, taken: set[str]) -> Iterator[dict[str, Any]]:

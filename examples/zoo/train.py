@@ -1,13 +1,12 @@
-"""Trains the zoo from nothing: the base, then every adapter. See README.md for figures and times.
+"""Trains the zoo from nothing: the base, then all adapters. See README.md for figures and times.
 
     python examples/zoo/train.py base             # about 20 minutes on two cores
-    python examples/zoo/train.py adapters         # about 20 minutes, two at a time
-    python examples/zoo/train.py adapters plus    # only those of this skill
+    python examples/zoo/train.py adapters         # about 30 minutes on two cores
 
 All schedules count steps, not seconds, so one seed gives one zoo (up to the order of floating-point
 sums). The LoRA A matrices are frozen and the same in every adapter; only B is trained. All adapters
 then lie in one linear space: combining them entry by entry combines their weight updates linearly
-in B.
+in B. They are trained together, also on such combinations.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -25,15 +24,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import lessons
+import mixtures
 import torch
+import torch.distributed as dist
 import world
 from lessons import Lesson, Tokens
+from mixtures import Row, mixture_lesson
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn import functional
-from torch.nn.utils import parametrize
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from world import Facts, Knowledge, Step
+from world import Knowledge
 
 HERE = Path(__file__).parent
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -51,11 +52,12 @@ RANK = 32
 ALPHA = 64
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 A_SEED = 1234
-OWN = 0.5
-"""Share of an adapter's lessons that do a step which the base does not know."""
-FAMILIES = ("times", "minus", "plus", "gap", "double", "mirror")
+SKILLS = ("times", "minus", "plus", "gap", "double", "mirror")
 """Long ones first, so that two processes end together."""
 LONGEST = 5
+JOINT_STEPS = 3000
+WORKERS = 2
+"""Processes, a thread each."""
 
 
 def save_tokenizer(path: Path) -> None:
@@ -119,13 +121,18 @@ def loss_of(model: LlamaForCausalLM, inputs: torch.Tensor, labels: torch.Tensor)
 
 
 @torch.no_grad()
-def exact(model: LlamaForCausalLM, items: list[Lesson]) -> float:
+def exact(
+    model: LlamaForCausalLM,
+    items: list[Lesson],
+    before: Callable[[list[Tokens]], None] = lambda batch: None,
+) -> float:
     """Share of replies that greedy decoding would give word for word (teacher-forced argmax)."""
     model.eval()
     right = 0
     for i in range(0, len(items), 128):
         tokens = [lessons.encode(x, VOCABULARY) for x in items[i : i + 128]]
         inputs, _ = collate(tokens)
+        before(tokens)
         best = model(input_ids=inputs, use_cache=False).logits.argmax(-1)
         for row, item, token in zip(best, items[i : i + 128], tokens, strict=True):
             start = len(item.prompt.split()) + 1
@@ -156,6 +163,16 @@ class Schedule:
         return next((k for until, k in self.growth if self.now < until * self.steps), LONGEST)
 
 
+def share_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """Gives all processes the mean of their gradients."""
+    flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    parts = flat.split([p.numel() for p in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
+
+
 def train(
     model: LlamaForCausalLM,
     parameters: list[torch.nn.Parameter],
@@ -163,8 +180,14 @@ def train(
     stream: Iterator[list[Tokens]],
     report: Callable[[str], None],
     decay: float,
+    before: Callable[[list[Tokens]], None] = lambda batch: None,
 ) -> None:
-    """Plain AdamW; `report` gets a line at the end and every 200 steps."""
+    """Plain AdamW; `report` gets a line at the end and every 200 steps.
+
+    Processes that train one model take the mean of their gradients, and so stay the same.
+
+    `before` is told of each batch before the model reads it.
+    """
     optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=decay)
     model.train()
     start, smooth = time.monotonic(), math.nan
@@ -172,10 +195,14 @@ def train(
         schedule.now = step
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate()
-        inputs, labels = collate(next(stream))
+        batch = next(stream)
+        inputs, labels = collate(batch)
+        before(batch)
         loss = loss_of(model, inputs, labels)
         optimizer.zero_grad()
         loss.backward()
+        if dist.is_initialized():
+            share_gradients(parameters)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         smooth = loss.item() if math.isnan(smooth) else 0.97 * smooth + 0.03 * loss.item()
@@ -208,139 +235,152 @@ def go_on(model: LlamaForCausalLM, schedule: Schedule, rng: random.Random, mind:
     train(model, list(model.parameters()), schedule, stream, report, decay=0.01)
 
 
-class LowRank(torch.nn.Module):
-    """Weight parametrisation W + (alpha / r) B A: LoRA at the speed of the dense layer."""
+class Mixed(torch.nn.Module):
+    """A frozen linear layer with n LoRA adapters of one A, mixed anew for each row of a batch.
 
-    def __init__(self, a: torch.Tensor, rows: int) -> None:
+    Row i of a batch gets W + (alpha / r) sum_k rows[i, k] B_k A.
+    """
+
+    rows: torch.Tensor
+    """Shape (batch, n); set before every forward pass."""
+
+    def __init__(self, layer: torch.nn.Linear, a: torch.Tensor, n: int) -> None:
         super().__init__()
+        self.layer = layer
         self.register_buffer("a", a)
-        self.b = torch.nn.Parameter(torch.zeros(rows, RANK))
+        self.b = torch.nn.Parameter(torch.zeros(n, RANK, layer.out_features))
 
-    def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        return weight + ALPHA / RANK * self.b @ self.a
-
-
-def adapted(base: Path) -> tuple[LlamaForCausalLM, dict[str, LowRank]]:
-    """The frozen base with a fresh adapter, by the name of the layer it adds to."""
-    model = LlamaForCausalLM.from_pretrained(base)
-    model.requires_grad_(False)
-    generator = torch.Generator().manual_seed(A_SEED)
-    parts = {}
-    for name, layer in list(model.named_modules()):
-        if name.split(".")[-1] in TARGETS:
-            width = layer.in_features
-            # The law of kaiming_uniform(a=sqrt(5)), which is how LoRA starts A.
-            a = (torch.rand(RANK, width, generator=generator) * 2 - 1) / math.sqrt(width)
-            parts[name] = LowRank(a, layer.out_features)
-            parametrize.register_parametrization(layer, "weight", parts[name])
-    return model, parts
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b = (self.rows @ self.b.flatten(1)).unflatten(1, self.b.shape[1:])
+        return self.layer(x) + ALPHA / RANK * (x @ self.a.T) @ b
 
 
-def save_adapter(parts: dict[str, LowRank], out: Path) -> None:
-    """An ordinary peft folder, in half precision."""
-    out.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        f"base_model.model.{name}.lora_{letter}.weight": tensor.detach().half().contiguous()
-        for name, part in parts.items()
-        for letter, tensor in (("A", part.a), ("B", part.b))
-    }
-    save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": "../../base",
-        "r": RANK,
-        "lora_alpha": ALPHA,
-        "lora_dropout": 0.0,
-        "target_modules": list(TARGETS),
-        "bias": "none",
-        "inference_mode": True,
-    }
-    (out / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
+class Adapters:
+    """n adapters in training on the frozen base, as `Mixed` layers by the names of those."""
+
+    def __init__(self, base: Path, n: int) -> None:
+        self.model = LlamaForCausalLM.from_pretrained(base)
+        self.model.requires_grad_(False)
+        generator = torch.Generator().manual_seed(A_SEED)
+        self.layers: dict[str, Mixed] = {}
+        for name, layer in list(self.model.named_modules()):
+            if name.split(".")[-1] in TARGETS:
+                width = layer.in_features
+                # The law of kaiming_uniform(a=sqrt(5)), which is how LoRA starts A.
+                a = (torch.rand(RANK, width, generator=generator) * 2 - 1) / math.sqrt(width)
+                self.layers[name] = Mixed(layer, a, n)
+                self.model.set_submodule(name, self.layers[name])
+
+    def mix(self, batch: list[Tokens]) -> None:
+        """Prepares for a forward pass over these."""
+        rows = torch.tensor([item.row for item in batch])
+        for layer in self.layers.values():
+            layer.rows = rows
+
+    def load(self, k: int, path: Path) -> None:
+        tensors = load_file(path / "adapter_model.safetensors")
+        for name, layer in self.layers.items():
+            layer.b.data[k] = tensors[f"base_model.model.{name}.lora_B.weight"].T
+
+    def save(self, k: int, path: Path) -> None:
+        """Adapter k as an ordinary peft folder, in half precision."""
+        path.mkdir(parents=True, exist_ok=True)
+        tensors = {
+            f"base_model.model.{name}.lora_{letter}.weight": tensor.detach().half().contiguous()
+            for name, layer in self.layers.items()
+            for letter, tensor in (("A", layer.a), ("B", layer.b[k].T))
+        }
+        save_file(tensors, path / "adapter_model.safetensors", metadata={"format": "pt"})
+        config = {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": "../../base",
+            "r": RANK,
+            "lora_alpha": ALPHA,
+            "lora_dropout": 0.0,
+            "target_modules": list(TARGETS),
+            "bias": "none",
+            "inference_mode": True,
+        }
+        (path / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
-def load_adapter(parts: dict[str, LowRank], path: Path) -> None:
-    tensors = load_file(path / "adapter_model.safetensors")
-    for name, part in parts.items():
-        part.b.data.copy_(tensors[f"base_model.model.{name}.lora_B.weight"])
-
-
-def adapter_lesson(rng: random.Random, mind: Knowledge, longest: int) -> Lesson:
-    """With `OWN` a step that this expert knows and the base does not; else anything at all."""
-    assert mind.skill is not None
-
-    def new(step: Step | None, facts: Facts) -> bool:
-        if step is None:
-            return False
-        values = step.values(facts)
-        return mind.owns(step.skill, values) and not Knowledge().knows(step.skill, values)
-
-    if rng.random() < OWN:
-        return lessons.lesson(
-            rng, mind, longest=longest, skills=(*world.SKILLS, *[mind.skill] * 4), accept=new
-        )
-    # Own steps come often here too: the expert has to tell its part of the table from the rest.
-    skills = rng.choice((world.SKILLS, (*world.SKILLS, *[mind.skill] * 4)))
-    return lessons.lesson(rng, mind, longest=longest, skills=skills)
-
-
-def train_adapter(
-    mind: Knowledge, schedule: Schedule, out: Path, start: Path | None = None, seed: int = 0
+def train_adapters(
+    minds: Sequence[Knowledge],
+    draw_row: Callable[[random.Random], Row],
+    schedule: Schedule,
+    adapters: Adapters,
+    name: str,
+    size: int,
+    seed: int = 0,
 ) -> None:
-    """One adapter, from zero or from where the adapter in `start` ended."""
-    torch.set_num_threads(1)  # two adapters are trained at a time, a core each
-    name = out.name
+    """Trains adapter k to know what `minds[k]` knows, and mixtures to know what theirs know."""
     rng = random.Random(f"{seed} {name}")
-    model, parts = adapted(HERE / "base")
-    if start:
-        load_adapter(parts, start)
     stream = lessons.batches(
-        lambda: adapter_lesson(rng, mind, schedule.longest()), VOCABULARY, 32, rng
+        lambda: mixture_lesson(rng, minds, draw_row(rng), longest=schedule.longest()),
+        VOCABULARY,
+        size,
+        random.Random(seed),  # so that processes have batches of like length at a time
     )
-    held = random.Random(f"held {name}")
-    check = [adapter_lesson(held, mind, LONGEST) for _ in range(256)]
+    held = random.Random("held")
+    check = [mixture_lesson(held, minds, draw_row(held)) for _ in range(400)]
+    alone = [item for item in check if max(item.row) >= 1 - mixtures.ABSENT]
+    mixed = [item for item in check if max(item.row) < 1 - mixtures.ABSENT]
 
     def report(line: str) -> None:
-        print(f"{name} {line} exact {exact(model, check):.3f}", flush=True)
+        scores = [exact(adapters.model, part, adapters.mix) for part in (alone, mixed) if part]
+        print(f"{name} {line} exact", *(f"{score:.3f}" for score in scores), flush=True)
 
-    train(model, [p.b for p in parts.values()], schedule, stream, report, decay=0.0)
-    save_adapter(parts, out)
+    parameters = [layer.b for layer in adapters.layers.values()]
+    train(adapters.model, parameters, schedule, stream, report, decay=0.0, before=adapters.mix)
 
 
-def train_family(skill: str, starts: Path) -> None:
-    """All adapters of one skill: the whole table, or two halves that begin at one common start.
+def train_start(skill: str, out: Path) -> None:
+    """An adapter that knows all of one skill, from zero."""
+    torch.set_num_threads(1)  # two are trained at a time, a core each
+    adapters = Adapters(HERE / "base", 1)
+    steps = 700 if skill in world.BINARY else 250
+    schedule = Schedule(steps, rate=4e-3, growth=((0.15, 2), (0.3, 3)))
+    train_adapters((Knowledge(skill),), lambda rng: (1.0,), schedule, adapters, skill, size=32)
+    adapters.save(0, out / skill)
 
-    The common start knows the whole table. Each half then only unlearns the other one, and so their
-    mean, which unlearns either by half, still knows both.
+
+def train_jointly(rank: int, folder: Path) -> None:
+    """All adapters together, each from its skill's start, alone and in mixtures.
+
+    One of `WORKERS` processes: two with a core each are faster than one with two.
     """
-    whole = Schedule(
-        steps=1200 if skill in world.BINARY else 500, rate=4e-3, growth=((0.15, 2), (0.3, 3))
-    )
-    halves = {name: m for name, m in world.EXPERTS.items() if m.skill == skill and m.part}
-    if not halves:
-        train_adapter(Knowledge(skill), whole, HERE / "adapters" / skill)
-        return
-    start = starts / f"{skill}_start"
-    train_adapter(Knowledge(skill), whole, start)
-    for name, mind in halves.items():
-        half = Schedule(steps=350, rate=1.5e-3, growth=())
-        train_adapter(mind, half, HERE / "adapters" / name, start)
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(folder / "store"), WORKERS)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=WORKERS)
+    minds = tuple(world.EXPERTS.values())
+    adapters = Adapters(HERE / "base", len(minds))
+    for k, mind in enumerate(minds):
+        adapters.load(k, folder / str(mind.skill))
+    schedule = Schedule(JOINT_STEPS, rate=2e-3, growth=())
+    train_adapters(minds, mixtures.draw_row, schedule, adapters, f"joint {rank}", size=32)
+    if rank == 0:
+        for k, name in enumerate(world.EXPERTS):
+            adapters.save(k, HERE / "adapters" / name)
+    dist.destroy_process_group()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("base")
-    commands.add_parser("adapters").add_argument("skills", nargs="*", default=FAMILIES)
+    commands.add_parser("adapters")
     arguments = parser.parse_args()
     if arguments.command == "base":
         train_base()
         return
     with (
         TemporaryDirectory() as folder,
-        ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool,
+        ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool,
     ):
-        for future in [pool.submit(train_family, s, Path(folder)) for s in arguments.skills]:
+        for future in [pool.submit(train_start, skill, Path(folder)) for skill in SKILLS]:
+            future.result()
+        for future in [pool.submit(train_jointly, k, Path(folder)) for k in range(WORKERS)]:
             future.result()
 
 

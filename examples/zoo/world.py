@@ -55,13 +55,16 @@ class Knowledge:
     """What one model can do: the base's part of every table, plus its own skill's part.
 
     `part` restricts the own skill by its first operand: ``lo`` is below 10, ``hi`` is 10 and above,
-    ``""`` is the whole table.
+    ``""`` is the whole table. `others` are those whose weights are mixed in: it owns what they own.
     """
 
     skill: str | None = None
     part: str = ""
+    others: tuple[Knowledge, ...] = ()
 
     def owns(self, skill: str, operands: Sequence[int]) -> bool:
+        if any(other.owns(skill, operands) for other in self.others):
+            return True
         if skill != self.skill:
             return False
         low = operands[0] < MODULUS // 2

@@ -71,11 +71,18 @@ def test_the_tasks_load_and_score(name: str) -> None:
         assert task.scorer(example, f"done , a {example.answer}") == 1.0
 
 
-def test_one_order_of_experts_serves_all_of_relay() -> None:
+def test_one_order_of_experts_serves_most_of_relay() -> None:
     right = [world.EXPERTS[name] for name in RIGHT]
-    assert solved(right, "relay.test.jsonl") >= 0.95
+    assert solved(right, "relay.test.jsonl") >= 0.85
     assert solved(right[::-1], "relay.test.jsonl") < 0.5
     assert solved([Knowledge()] * len(right), "relay.test.jsonl") < 0.2
+
+
+def test_whole_tables_serve_what_halves_once_each_do_not() -> None:
+    halves = [world.EXPERTS[name] for name in RIGHT]
+    wholes = [Knowledge(mind.skill) for mind in halves]
+    assert solved(wholes, "relay.test.jsonl") == 1.0
+    assert solved(halves, "relay.test.jsonl") <= 0.95
 
 
 def test_no_single_expert_serves_all_skills() -> None:
