@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -39,7 +40,7 @@ def export(system: System, folder: str | Path) -> None:
     unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
         unfinished.mkdir(parents=True)
-        written = [_weights(expert, unfinished) for expert in experts]
+        written = [_weights(expert, unfinished, k) for k, expert in enumerate(experts, start=1)]
         roles = [role.model_dump() for role in {**system.pool.roles, **system.roles}.values()]
         lines = [f"name = {_toml(system.pool.name)}"]
         for expert in written:
@@ -62,11 +63,13 @@ def export(system: System, folder: str | Path) -> None:
         raise
 
 
-def _weights(expert: Expert, folder: Path) -> Expert:
+def _weights(expert: Expert, folder: Path, number: int) -> Expert:
     """`expert` as the pool's file shall have it."""
     if expert.mixture is None:
         return expert
-    place = f"experts/{expert.name}"
+    # A name is any text, and must neither leave the folder nor be another's.
+    fit = re.fullmatch(r"[\w@+-][\w@+.-]*", expert.name)
+    place = f"experts/{expert.name if fit else number}"
     (folder / "experts").mkdir(exist_ok=True)
     kind = expert.mixture.kind
     export_expert(expert, str(folder / place))

@@ -56,6 +56,14 @@ def test_nothing_is_overwritten_or_left_behind(system, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_cannot_leave_the_folder(system, tmp_path):
+    moved = system.pool["mirror@2"].model_copy(update={"name": "../../mirror"})
+    swarm.single("../../mirror", pool=swarm.Pool([moved])).export(tmp_path / "a" / "found")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    pool = swarm.Pool.load(tmp_path / "a" / "found" / "pool.toml")
+    assert Path(pool["../../mirror"].adapter) == tmp_path / "a" / "found" / "experts" / "1"
+
+
 def test_a_function_cannot_be_exported(tmp_path):
     pool = swarm.Pool([swarm.Expert.scripted("f", lambda m: "x")])
     with pytest.raises(InputError, match="`f` is a Python function"):
