@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ValidationError
 
 from swarm.agents.expert import Pool
 from swarm.errors import InputError
@@ -14,6 +16,7 @@ from swarm.optimizers.budget import Budget
 from swarm.runtime.progress import Progress
 from swarm.runtime.runtime import Runtime
 from swarm.runtime.system import System
+from swarm.settings_file import settings_error
 from swarm.store import Store
 from swarm.tasks import Task
 
@@ -90,3 +93,34 @@ class Optimizer(ABC):
     def given(self) -> dict[str, Any]:
         """The settings that were given when it was made, so that others can be put beside them."""
         return {key: value for key, value in self.settings().items() if key != "optimizer"}
+
+
+class SettledOptimizer(Optimizer):
+    """An optimizer whose settings are the fields of a model, checked when it is made.
+
+    A member names itself and the model: `name`, as in job files, and `_type`.
+    """
+
+    name: ClassVar[str]
+    _type: ClassVar[type[BaseModel]]
+
+    def __init__(self, **settings: Any) -> None:
+        """`settings` are the fields of `_type`.
+
+        Raises:
+            ConfigError: a setting that is unknown or out of range.
+        """
+        self._given = settings
+        try:
+            self._settings = self._type.model_validate(settings)
+        except ValidationError as error:
+            raise settings_error(type(self).__name__, error, self._type) from None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self._given.items())})"
+
+    def settings(self) -> dict[str, Any]:
+        return {"optimizer": self.name, **self._settings.model_dump(mode="json")}
+
+    def given(self) -> dict[str, Any]:
+        return dict(self._given)

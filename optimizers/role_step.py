@@ -15,14 +15,14 @@ from itertools import pairwise
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from swarm.agents.expert import Pool
 from swarm.agents.mixing import Mixer
 from swarm.errors import InputError, did_you_mean
 from swarm.graphs.decode import decode_swarm
 from swarm.graphs.graph import DEFAULT_ROLE, Agent, AgentGraph, name_agents
-from swarm.optimizers.base import Optimizer, Workload
+from swarm.optimizers.base import SettledOptimizer, Workload
 from swarm.optimizers.budget import Budget
 from swarm.optimizers.job import Job, job_key, open_job
 from swarm.optimizers.pso import SwarmSettings, pack
@@ -35,7 +35,6 @@ from swarm.runtime.progress import Progress, default_progress
 from swarm.runtime.recording import wording
 from swarm.runtime.runtime import Runtime, default_runtime, run_sync
 from swarm.runtime.system import System
-from swarm.settings_file import settings_error
 from swarm.store import EvaluationRecord, Store
 from swarm.tasks import Task
 
@@ -103,7 +102,7 @@ class RoleStepSettings(SwarmSettings):
         return given
 
 
-class RoleStep(Optimizer):
+class RoleStep(SettledOptimizer):
     """Searches for the graph by particle swarm.
 
     ```
@@ -112,26 +111,9 @@ class RoleStep(Optimizer):
     """
 
     name: ClassVar[str] = "role_step"
-    _type: ClassVar[type[RoleStepSettings]] = RoleStepSettings
-
-    def __init__(self, **settings: Any) -> None:
-        """`settings` are the fields of `RoleStepSettings`.
-
-        Raises:
-            ConfigError: a setting that is unknown or out of range.
-        """
-        kind = type(self).__name__
-        self._given = settings
-        try:
-            self._settings = self._type.model_validate(settings)
-        except ValidationError as error:
-            raise settings_error(kind, error, self._type) from None
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self._given.items())})"
-
-    def settings(self) -> dict[str, Any]:
-        return {"optimizer": self.name, **self._settings.model_dump(mode="json")}
+    _type = RoleStepSettings
+    """Its fields are what `RoleStep(…)` takes."""
+    _settings: RoleStepSettings
 
     def workload(self, pool: Pool) -> Workload:
         how = self._settings
@@ -142,9 +124,6 @@ class RoleStep(Optimizer):
             successors=how.successors,
             seed=how.seed,
         )
-
-    def given(self) -> dict[str, Any]:
-        return dict(self._given)
 
     def fit(
         self,

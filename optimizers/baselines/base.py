@@ -7,16 +7,16 @@ import math
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from swarm.agents.expert import Pool
 from swarm.agents.mixing import Mixer
 from swarm.agents.role import find_role
 from swarm.graphs.graph import DEFAULT_ROLE, AgentGraph, name_agents
 from swarm.graphs.topologies import single
-from swarm.optimizers.base import Optimizer, Workload
+from swarm.optimizers.base import SettledOptimizer, Workload
 from swarm.optimizers.budget import Budget
 from swarm.optimizers.job import Job, job_key, open_job
 from swarm.optimizers.role_step import Version, with_versions
@@ -27,7 +27,6 @@ from swarm.runtime.progress import Progress, default_progress
 from swarm.runtime.recording import wording
 from swarm.runtime.runtime import Runtime, default_runtime, run_sync
 from swarm.runtime.system import System
-from swarm.settings_file import settings_error
 from swarm.store import EvaluationRecord, Store
 from swarm.tasks import Task
 
@@ -56,33 +55,15 @@ Score = Callable[[Sequence[Candidate]], Awaitable[list[float]]]
 """Scores candidates together, whole, on the questions that are searched on."""
 
 
-class Baseline(Optimizer):
+class Baseline(SettledOptimizer):
     """An optimizer without a state of its own: resumed, it begins anew, with all scores known.
 
     A member writes `find`, which must do the same whenever scores are the same, and may refuse
     pools in `check`. Settings are a subclass of `BaselineSettings`, named in `_type`.
     """
 
-    name: ClassVar[str]
-    _type: ClassVar[type[BaselineSettings]] = BaselineSettings
-
-    def __init__(self, **settings: Any) -> None:
-        """`settings` are the fields of `_type`.
-
-        Raises:
-            ConfigError: a setting that is unknown or out of range.
-        """
-        try:
-            self._settings = self._type.model_validate(settings)
-        except ValidationError as error:
-            raise settings_error(type(self).__name__, error, self._type) from None
-
-    def __repr__(self) -> str:
-        changed = self._settings.model_dump(exclude_unset=True)
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in changed.items())})"
-
-    def settings(self) -> dict[str, Any]:
-        return {"optimizer": self.name, **self._settings.model_dump(mode="json")}
+    _type = BaselineSettings
+    _settings: BaselineSettings
 
     @abstractmethod
     async def find(self, task: Task, pool: Pool, score: Score) -> Candidate:
