@@ -112,6 +112,7 @@ class Expert(BaseModel):
     description: str = ""
     sampling: Sampling = Sampling()
     price: Price = Price()
+    """In a pool, that of a hosted model is its list price unless it is given."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Whatever else the engine understands."""
 
@@ -177,14 +178,17 @@ class Expert(BaseModel):
     def fingerprint(self) -> bytes:
         """32 bytes: all that decides what this expert answers, its weights included.
 
-        Name, description, price and prompt style are left out: they change no answer to given
-        messages.
+        Name, description, price, prompt style and how it is reached (keys, limits) are left out:
+        they change no answer to given messages.
         """
         config = self.model_dump(mode="json", exclude=_NOT_ASKED)
+        engine = ENGINES.get(self.engine)
+        for option in engine.sending if engine else ():
+            config["options"].pop(option, None)
         digest = hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=32)
         for part in (self.model, self.adapter):
             folder = Path(part) if part else None
-            if folder and folder.is_dir():
+            if folder and (engine is None or engine.reads_weights) and folder.is_dir():
                 digest.update(b"\0folder\0" + weights.folder_digest(folder))
             else:
                 digest.update(b"\0name\0" + (part or "").encode())
@@ -271,8 +275,9 @@ class Pool(Mapping[str, Expert]):
             self._experts[expert.name] = expert
         if not self._experts:
             raise PoolError(f"pool `{name}` has no experts: give at least one")
-        for expert in self._experts.values():
+        for expert in list(self._experts.values()):
             check_expert(expert, f"pool `{name}`: expert `{expert.name}`")
+            self._experts[expert.name] = _priced(expert)
 
     @classmethod
     def load(cls, path: str | Path) -> Pool:
@@ -294,8 +299,8 @@ class Pool(Mapping[str, Expert]):
             experts.append(_expert(merged, f"{path}: expert {i + 1}", path.parent))
         try:
             return cls(experts, name=file.name, roles=file.roles)
-        except PoolError as error:
-            raise PoolError(f"`{path}`: {error}") from None
+        except (ConfigError, PoolError) as error:
+            raise type(error)(f"`{path}`: {error}") from None
 
     def __getitem__(self, name: str) -> Expert:
         try:
@@ -332,12 +337,14 @@ class Pool(Mapping[str, Expert]):
 
 
 def check_expert(expert: Expert, who: str) -> None:
-    """Raises `PoolError` where the expert can't be what it says, without loading it."""
+    """Raises `PoolError` where the expert can't be what it says, without loading it, and
+    `ConfigError` for options that its engine does not know."""
     if expert.engine not in ENGINES:
         raise PoolError(
             f"{who}: key `engine`: `{expert.engine}` is not an engine"
             f"{did_you_mean(expert.engine, ENGINES)}: use one of {engine_names()}"
         )
+    ENGINES[expert.engine].load().check(expert, who)
     if not ENGINES[expert.engine].reads_weights:
         return
     base = None if weights.is_hub_name(expert.model) else Path(expert.model)
@@ -353,6 +360,16 @@ def check_expert(expert: Expert, who: str) -> None:
                 weights.check_model(folder, who)
 
 
+def _priced(expert: Expert) -> Expert:
+    """With its engine's list price, if it says none itself."""
+    if "price" in expert.model_fields_set:
+        return expert
+    listed = ENGINES[expert.engine].load().list_price(expert)
+    if listed is None:
+        return expert
+    return expert.model_copy(update={"price": Price(input=listed[0], output=listed[1])})
+
+
 def _expert(entry: dict[str, Any], where: str, folder: Path) -> Expert:
     """One expert of a pool file; `where` names it until its own name is known to be good."""
     if isinstance(name := entry.get("name"), str):
@@ -366,6 +383,8 @@ def _expert(entry: dict[str, Any], where: str, folder: Path) -> Expert:
             script=_load_script(expert.model, folder, where),
             **expert.model_dump(exclude={"engine", "model"}),
         )
+    if expert.engine in ENGINES and not ENGINES[expert.engine].reads_weights:
+        return expert
     places: dict[str, str] = {}
     for key in ("model", "adapter"):
         value = getattr(expert, key)

@@ -23,6 +23,8 @@ class EngineEntry:
     summary: str
     reads_weights: bool
     """Whether `Expert.model` and `Expert.adapter` are weights that must be there before a run."""
+    sending: frozenset[str] = frozenset()
+    """Those of `Expert.options` that say how it is asked, and so change nothing that it answers."""
 
     def load(self) -> type[Engine]:
         engine: type[Engine] = getattr(importlib.import_module(self.module), self.cls)
@@ -35,6 +37,13 @@ ENGINES: dict[str, EngineEntry] = {
         "TransformersEngine",
         "Hugging Face models and LoRA adapters in this process",
         reads_weights=True,
+    ),
+    "server": EngineEntry(
+        "swarm.agents.engines.server",
+        "ServerEngine",
+        "OpenAI-compatible endpoints and hosted models, by LiteLLM",
+        reads_weights=False,
+        sending=frozenset({"key", "concurrency", "requests_per_minute", "timeout", "deadline"}),
     ),
     "scripted": EngineEntry(
         "swarm.agents.engines.scripted",

@@ -35,6 +35,29 @@ class Engine(ABC):
         """Why this engine can't be used here (a package is missing), or None."""
         return None
 
+    @classmethod  # noqa: B027
+    def check(cls, expert: Expert, who: str) -> None:
+        """Whether `expert`, called `who` in messages, is one that this engine can understand.
+
+        Nothing is loaded, and nothing is looked for outside of `expert`.
+
+        Raises:
+            InputError: it isn't.
+        """
+
+    @classmethod  # noqa: B027
+    def require(cls, expert: Expert) -> None:
+        """Whether all that is needed to ask `expert` (an API key) is there: asked before a run.
+
+        Raises:
+            InputError: something is missing; that ends the run, not a request.
+        """
+
+    @classmethod
+    def list_price(cls, expert: Expert) -> tuple[float, float] | None:
+        """USD per million tokens read and written, where it is known and `expert` does not say."""
+        return None
+
     async def load(self, base: str, experts: Sequence[Expert]) -> None:  # noqa: B027
         """Makes `base` (an `Expert.base`) ready; `experts` are those that will be asked next.
 

@@ -80,11 +80,15 @@ def diagnose(store: str) -> Diagnosis:
 
 
 def require_engines(experts: Iterable[Expert]) -> None:
-    """Raises `SwarmError` where an engine of `experts` can't be used here."""
+    """Raises `SwarmError` where an engine of `experts` can't be used here, or lacks what it needs
+    to ask them."""
+    experts = list(experts)
     for name in dict.fromkeys(expert.engine for expert in experts):
         finding = _engine(name)
         if not finding.works:
             raise SwarmError(f"the engine `{name}` {finding.detail}")
+    for expert in experts:
+        ENGINES[expert.engine].load().require(expert)
 
 
 def _version(package: str) -> str | None:

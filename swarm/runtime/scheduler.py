@@ -328,6 +328,8 @@ class Scheduler:
         async with self._asking(requests[:1]):
             pass  # nothing is loaded for what may not be asked
         async with self.residency.turn(experts[0].engine) as engine:
+            for expert in experts:
+                engine.require(expert)
             try:
                 loaded = await _call(base, self.residency.acquire(base, experts))
                 batches = await _call(base, _plan(engine, requests))

@@ -1,0 +1,34 @@
+"""What hosted models cost: the list that comes with LiteLLM, read without importing it."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+LIST = "model_prices_and_context_window_backup.json"
+
+
+def listed(model: str) -> tuple[float, float] | None:
+    """USD per million tokens read and written by LiteLLM's name of a model; None: not listed."""
+    host, _, name = model.partition("/")
+    entry = _list().get(model) or _list().get(name, {})
+    if model not in _list() and entry.get("litellm_provider") != host:
+        return None
+    try:
+        read, written = entry["input_cost_per_token"], entry["output_cost_per_token"]
+        return round(read * 1e6, 9), round(written * 1e6, 9)
+    except (KeyError, TypeError):  # priced by the second or the picture, or only in tiers
+        return None
+
+
+@functools.cache
+def _list() -> dict[str, dict[str, Any]]:
+    found = importlib.util.find_spec("litellm")
+    for folder in (found and found.submodule_search_locations) or ():
+        if (file := Path(folder) / LIST).is_file():
+            entries: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+            return entries
+    return {}
