@@ -29,16 +29,11 @@ from swarm.optimizers.role_step import (
     with_versions,
 )
 from swarm.optimizers.searchers.base import Array
-from swarm.optimizers.weight_step import (
-    Assignments,
-    draw_assignments,
-    jfk_scores,
-    weight_swarm,
-)
+from swarm.optimizers.weight_step import draw_assignments, jfk_scores, weight_swarm
 from swarm.store import EvaluationRecord
 
 KEPT = -1
-"""In a cast: the position is not played by any of the experts as they now are."""
+"""In a cast: the position is played as in the best system."""
 
 
 class HeterogeneousSwarmSettings(RoleStepSettings):
@@ -53,12 +48,11 @@ class HeterogeneousSwarmSettings(RoleStepSettings):
     """d_w, "dropout-W": the chance that an iteration has no weight-step."""
     best_graph: Literal["found", "iteration"] = "found"
     """Which graph is cast: the best found so far (the paper), or this iteration's (its code)."""
-    keep: float = Field(0.85, ge=0, lt=1)
+    keep: float = Field(0.7, ge=0, lt=1)
     """Beyond the paper: the chance that a position of a cast keeps the expert that plays it in the
-    best system found; one at least does not. Who plays instead: in half of the cases that expert
-    mixed with another of the pool, w_i + u (w_j - w_i) with u uniform, for this cast alone; else it
-    as it now is, or any expert as it now is. So casts are neighbours of what works. 0: every
-    position is drawn anew among the experts as they now are, as published."""
+    best system found. Another is played by that expert as it now is or by any, with equal chances.
+    So casts are neighbours of what works, and say what a moved expert is worth in it. 0: every
+    position is drawn anew, as published."""
     role_experts: Literal["found", "current"] = "found"
     """Beyond the paper: role-steps search with the experts of the best system found. `current`:
     with the experts as the weight-step has moved them, as published."""
@@ -122,21 +116,19 @@ class MovingCast(Cast):
     def move(self, rows: Array, iteration: int) -> None:
         """The experts' weights are now these, shape (n, n). One that is again as it was before has
         its name of then again, and with it all that is known of it."""
-        names = [
-            self.named(of, row, f"{of}@{iteration}")
-            for of, row in zip(self._given, rows, strict=True)
-        ]
+        names = []
+        for of, row in zip(self._given, rows, strict=True):
+            was = [
+                name
+                for name, version in self.versions.items()
+                if version.of == of and np.array_equal(version.coefficients, row)
+            ]
+            name = was[0] if was else f"{of}@{iteration}"
+            while not was and name in self.versions:
+                name += "'"
+            self.versions.setdefault(name, Version(of, row.copy()))
+            names.append(name)
         self.names = tuple(names)
-
-    def named(self, of: str, row: Array, name: str) -> str:
-        """The name of the pool's expert `of` with these weights: `name`, or what it is already."""
-        for known, version in self.versions.items():
-            if version.of == of and np.array_equal(version.coefficients, row):
-                return known
-        while name in self.versions:
-            name += "'"
-        self.versions[name] = Version(of, row.copy())
-        return name
 
     def restore(self, versions: dict[str, Version], names: Sequence[str]) -> None:
         """Takes up the experts where they were left."""
@@ -204,9 +196,16 @@ class JointSearch(RoleSearch):
         history keeps of it, and the evaluations."""
         how, cast, n = self.settings, self.cast, len(self.agents)
         casts = draw_assignments(how.assignments, len(graph.agents), n, self.searcher.rng)
-        names = np.array(cast.names, dtype=object)[casts]
+        names = np.array(cast.names)[casts]
         if how.keep:
-            casts, names = self._neighbours(graph, casts)
+            assert self.best is not None
+            rng = self.searcher.rng
+            own = np.array([cast.index(agent.expert) for agent in graph.agents])
+            moved = rng.random(casts.shape) < 0.5
+            casts = np.where(moved, own, casts)
+            kept = rng.random(casts.shape) < how.keep
+            names = np.where(kept, [a.expert for a in graph.agents], np.array(cast.names)[casts])
+            casts = np.where(kept, KEPT, casts)
         graphs = [graph.with_experts(row) for row in names.tolist()]
         pool = cast.pool_of(name for row in names.tolist() for name in row)
         # Whole: these scores enter a mean.
@@ -228,25 +227,6 @@ class JointSearch(RoleSearch):
         records = self._records(evaluations, where)
         cast.move(self.weights.ask(), self.iteration + 1)
         return entry, records
-
-    def _neighbours(self, graph: AgentGraph, casts: Assignments) -> tuple[Assignments, Any]:
-        """Casts that keep most of the best system (see `keep`), by experts' numbers, `KEPT` for
-        those that are not in play as they now are, and by names."""
-        cast, rng, n = self.cast, self.searcher.rng, len(self.agents)
-        found = [agent.expert for agent in graph.agents]
-        own = np.array([cast.index(name) for name in found])
-        kept = rng.random(casts.shape) < self.settings.keep
-        one = rng.integers(casts.shape[1], size=len(casts))
-        kept[np.arange(len(casts)), one] = False
-        way, u, other = rng.random(casts.shape), rng.random(casts.shape), casts
-        casts = np.where(way < 0.75, own, casts)
-        names = np.array(cast.names, dtype=object)[casts]
-        for m, k in zip(*np.nonzero(~kept & (way < 0.5)), strict=True):
-            version = cast.versions[found[k]]
-            row = version.coefficients + u[m, k] * (np.eye(n)[other[m, k]] - version.coefficients)
-            names[m, k] = cast.named(version.of, row, f"{version.of}@{self.iteration + 1}.{m + 1}")
-        names = np.where(kept, np.array(found, dtype=object), names)
-        return np.where(kept | (way < 0.5), KEPT, casts), names
 
     def state(self) -> dict[str, Any]:
         return {
