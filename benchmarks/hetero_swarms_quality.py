@@ -99,7 +99,7 @@ def main() -> None:
                 assert best.run is not None
                 summary = opened.run(best.run).summary or {}
             devs.append(summary["score"])
-            calls.append(summary["asked"])
+            calls.append(summary["calls"])
             tests.append(list(best.evaluate(task, "test", store=options.store).scores))
             seconds = time.perf_counter() - started
             print(
