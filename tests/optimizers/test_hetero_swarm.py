@@ -162,6 +162,15 @@ def test_an_interrupted_job_goes_on_where_it_was(url, tmp_path, when):
     assert outcome(url) == outcome(whole)
 
 
+def test_nothing_is_loaded_anew_between_iterations(url):
+    runtime = swarm.Runtime({"scripted": Counting()}, resident=1000)  # every script is a base
+    task, pool = relay_job.task(), relay_job.pool()
+    HeterogeneousSwarm(**SETTINGS).fit(task, pool, store=url, runtime=runtime, progress=Silent())
+    with swarm.Store.open(url) as store:
+        loaded = [view.batch.base for view in store.batches(1) if view.batch.loaded]
+    assert len(loaded) == len(set(loaded)) > 6
+
+
 def test_a_job_with_moved_weights_can_be_replayed(url):
     fit(url)
     report = replay(url, 1, task=relay_job.task())
