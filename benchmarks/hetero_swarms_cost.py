@@ -208,7 +208,7 @@ def main() -> None:
             "calls_ratio": ratio,
             "wall_ratio": each * engine.calls / wall,
             "same_trajectory": ours == reference,
-            "reference_nodes_timed": f"{len(sample)} of {len(engine.nodes)}",
+            "reference_batches_timed": f"{len(sample)} of {len(engine.nodes)}",
         },
         rows,
         options,
