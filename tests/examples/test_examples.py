@@ -47,6 +47,14 @@ def test_the_python_of_the_readme_runs(tmp_path):
     assert (tmp_path / "found" / "pool.toml").is_file()
 
 
+@pytest.mark.parametrize("job", ["role_step.toml", "hetero_swarm.toml"])
+def test_job_files_can_be_run(job, tmp_path):
+    script = str(Path(sys.executable).with_name("swarm"))
+    out = run(script, "optimize", str(ROOT / "examples" / job), "--dry-run", cwd=tmp_path)
+    assert "calls" in out
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_pool_of_the_readme_has_only_keys_that_exist():
     [pool] = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     content = tomllib.loads(pool)
