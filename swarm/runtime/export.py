@@ -79,13 +79,17 @@ def _weights(expert: Expert, folder: Path, number: int) -> Expert:
 def _table(fields: Mapping[str, Any]) -> Iterator[str]:
     for key, value in fields.items():
         if value is not None:
-            yield f"{_toml(key)} = {_toml(value)}"
+            yield f"{_key(key)} = {_toml(value)}"
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
 
 
 def _toml(value: Any) -> str:
     """A value as TOML has it, inline."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_toml(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
     # TOML's strings escape as JSON's do, but for DEL, which JSON leaves alone.
