@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,7 +14,9 @@ from swarm.agents.expert import Pool
 from swarm.errors import InputError
 from swarm.graphs.graph import Agent
 from swarm.optimizers.budget import Budget
+from swarm.optimizers.job import Job, job_key, open_job
 from swarm.runtime.progress import Progress
+from swarm.runtime.recording import wording
 from swarm.runtime.runtime import Runtime
 from swarm.runtime.system import System
 from swarm.settings_file import settings_error
@@ -124,3 +127,37 @@ class SettledOptimizer(Optimizer):
 
     def given(self) -> dict[str, Any]:
         return dict(self._given)
+
+    def _title(self, task: Task) -> str:
+        return f"{self.name.replace('_', ' ')} on {task.name}"
+
+    def _job(
+        self,
+        task: Task,
+        pool: Pool,
+        *,
+        split: str,
+        limit: int | None,
+        store: str | Store | None,
+        progress: Progress,
+        settings: Mapping[str, Any] | None,
+        budget: Budget | None,
+    ) -> AbstractContextManager[Job]:
+        """The job that `fit` is asked for; see `open_job`."""
+        description = {
+            **self.settings(),
+            "task": task.name,
+            "pool": pool.name,
+            **wording(pool, pool),
+            "split": split,
+            "limit": limit,
+        }
+        return open_job(
+            store,
+            key=job_key(description, task, pool),
+            title=self._title(task),
+            settings={**description, **(settings or {})},
+            progress=progress,
+            budget=budget,
+            pool=pool,
+        )

@@ -18,7 +18,7 @@ from swarm.agents.mixing import Mixer
 from swarm.graphs.graph import AgentGraph
 from swarm.optimizers.base import Workload
 from swarm.optimizers.job import Job
-from swarm.optimizers.pso import ParticleSwarm, SwarmSettings
+from swarm.optimizers.pso import ParticleSwarm
 from swarm.optimizers.role_step import (
     Cast,
     RoleSearch,
@@ -145,9 +145,8 @@ class JointSearch(RoleSearch):
     def __post_init__(self) -> None:
         super().__post_init__()
         how, n = self.settings, len(self.agents)
-        only_swarm = SwarmSettings(**how.model_dump(include=set(SwarmSettings.model_fields)))
         # One generator for both steps, so that one seed and one state are the whole story.
-        self.weights = weight_swarm(n, self.searcher.rng, only_swarm, iterations=how.iterations)
+        self.weights = weight_swarm(n, self.searcher.rng, how.of_swarm(), iterations=how.iterations)
         self.jfk = np.zeros(n)
         self._stale = 0
 

@@ -56,6 +56,10 @@ class SwarmSettings(BaseModel):
     topology: Literal["star", "ring", "von_neumann"] = "star"
     """Whose best is g: everybody's (the paper), or the best among a particle's neighbours."""
 
+    def of_swarm(self) -> SwarmSettings:
+        """These alone, without what a subclass adds."""
+        return SwarmSettings(**self.model_dump(include=set(SwarmSettings.model_fields)))
+
 
 class ParticleSwarm(Searcher):
     """Maximises a function of arrays; the caller evaluates.

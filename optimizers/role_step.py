@@ -24,15 +24,14 @@ from swarm.graphs.decode import decode_swarm
 from swarm.graphs.graph import DEFAULT_ROLE, Agent, AgentGraph, name_agents
 from swarm.optimizers.base import SettledOptimizer, Workload
 from swarm.optimizers.budget import Budget
-from swarm.optimizers.job import Job, job_key, open_job
+from swarm.optimizers.job import Job
 from swarm.optimizers.pso import SwarmSettings, pack
-from swarm.optimizers.scores import Score, Scores
+from swarm.optimizers.scores import Decided, Score, Scores
 from swarm.optimizers.searchers import SEARCHERS, find_searcher
 from swarm.optimizers.searchers.base import Array, Searcher
 from swarm.runtime.compile import resolve
 from swarm.runtime.evaluate import Evaluation, Evaluator
 from swarm.runtime.progress import Progress, default_progress
-from swarm.runtime.recording import wording
 from swarm.runtime.runtime import Runtime, default_runtime, run_sync
 from swarm.runtime.system import System
 from swarm.store import EvaluationRecord, Store
@@ -145,31 +144,23 @@ class RoleStep(SettledOptimizer):
         agents = name_agents(list(pool), _roles(self._settings.roles, pool))
         resolve(AgentGraph(agents=agents, edges=tuple(pairwise(a.name for a in agents))), pool)
         new = functools.partial(self._search, self._settings, agents, self._cast(pool))
-        description = {
-            **self.settings(),
-            "task": task.name,
-            "pool": pool.name,
-            **wording(pool, pool),
-            "split": split,
-            "limit": limit,
-        }
-        title = f"{self.name.replace('_', ' ')} on {task.name}"
 
         async def run() -> System:
-            with open_job(
-                store,
-                key=job_key(description, task, pool),
-                title=title,
-                settings={**description, **(settings or {})},
+            with self._job(
+                task,
+                pool,
+                split=split,
+                limit=limit,
+                store=store,
                 progress=progress,
+                settings=settings,
                 budget=budget,
-                pool=pool,
             ) as job:
                 scheduler = runtime.scheduler(job.recorder, spare=not self._settings.reference)
                 search = new(Evaluator(task, split, pool, scheduler, limit=limit))
                 search.restore(job)
                 job.summary = search.summary()
-                progress.start(title, self._settings.iterations, search.iteration)
+                progress.start(self._title(task), self._settings.iterations, search.iteration)
                 while not (job.done or search.done):
                     mean = await search.step(job)
                     job.summary = search.summary()
@@ -320,7 +311,6 @@ class RoleSearch:
             racing=how.racing,
             one_by_one=how.reference,
         )
-        self._asked = 0
 
     @property
     def iteration(self) -> int:
@@ -350,22 +340,26 @@ class RoleSearch:
         ]
         graphs, positions = propose(how, searcher.ask(), agents, searcher.rng, self.scores)
         penalties = how.l1 * np.abs(positions).reshape(len(positions), -1).mean(axis=1)
-
         off = penalties.tolist()
 
-        def decided(i: int, low: float, high: float) -> bool:
-            known = [(g, self.scores.score(g)) for g in graphs]
-            if self.needs_top and high >= max(score.low for _, score in known):
+        def decided(i: int, floor: float, top: float, low: float, high: float) -> bool:
+            if self.needs_top and high >= top:
                 return False
-            others = (
-                score.high - less
-                for (graph, score), less in zip(known, off, strict=True)
-                if graph != graphs[i]
-            )
-            floor = min(others, default=math.inf)
             return searcher.decided(i, low - off[i], high - off[i], floor)
 
-        rules = [functools.partial(decided, i) for i in range(len(graphs))]
+        def rules() -> list[Decided]:
+            known = [self.scores.score(graph) for graph in graphs]
+            top = max(score.low for score in known)
+            highs = [score.high - less for score, less in zip(known, off, strict=True)]
+            floors = [
+                min(
+                    (high for high, other in zip(highs, graphs, strict=True) if other != graph),
+                    default=math.inf,
+                )
+                for graph in graphs
+            ]
+            return [functools.partial(decided, i, floor, top) for i, floor in enumerate(floors)]
+
         scores, evaluations = await self.scores(graphs, self.cast.pool_of(names), rules)
         told = [_told(score, how.racing is not None) for score in scores]
         searcher.tell((np.array(told) - penalties).tolist(), at=positions)
@@ -489,8 +483,7 @@ def _start(how: RoleStepSettings, n: int) -> Searcher:
     """The search at its beginning: entries uniform in [0, 1), nothing on the diagonal."""
     rng = np.random.default_rng(how.seed)
     adjacency = rng.random((how.particles, n, n)) * (1 - np.eye(n))
-    only_swarm = SwarmSettings(**how.model_dump(include=set(SwarmSettings.model_fields)))
-    return find_searcher(how.search)(adjacency, rng, only_swarm, iterations=how.iterations)
+    return find_searcher(how.search)(adjacency, rng, how.of_swarm(), iterations=how.iterations)
 
 
 def propose(

@@ -22,6 +22,8 @@ from swarm.runtime.runtime import gather
 
 Decided = Callable[[float, float], bool]
 """Whether a score that lies in [low, high] may be any number of it."""
+Rules = Callable[[], Sequence[Decided]]
+"""One rule a graph, by what is known at the time."""
 
 LEAST = 0.1
 """Share of the questions that are evaluated at a time, at least: below it batches grow small."""
@@ -88,12 +90,13 @@ class Scores:
         self._known.setdefault(graph, {}).update(scores)
 
     async def __call__(
-        self, graphs: Sequence[AgentGraph], pool: Pool, decided: Sequence[Decided] | None = None
+        self, graphs: Sequence[AgentGraph], pool: Pool, rules: Rules | None = None
     ) -> tuple[list[Score], list[Evaluation]]:
         """The scores of `graphs`, and the evaluations that were made for them, one a graph.
 
         Args:
-            decided: one a graph: when its evaluation may stop. Without, all are whole.
+            rules: when a graph's evaluation may stop; asked for before every round of questions.
+                Without, all are whole.
 
         Raises:
             EngineError: every question of every graph that was evaluated failed.
@@ -101,23 +104,20 @@ class Scores:
         calls = [len(graph.agents) for graph in graphs]
         self.wanted += sum(calls) * self.size
         if not self.memoise:
-            evaluations = await self._whole(graphs, pool)
-            made = evaluations
+            made = await self._whole(graphs, pool)
+            for evaluation in made:
+                self.remember(evaluation.graph, _by_row(evaluation))
         else:
             first = set(graphs)
             before = {graph: len(self._known.get(graph, ())) for graph in first}
-            evaluations = await self._needed(graphs, pool, decided if self.bounds else None)
+            made = await self._needed(graphs, pool, rules if self.bounds else None)
             for graph, agents in zip(graphs, calls, strict=True):
                 known = len(self._known[graph])
                 self.spared.memo += agents * (before[graph] if graph in first else known)
                 self.spared.bounds += agents * (self.size - known)
                 first.discard(graph)
-            made = list(evaluations)
         _refuse_if_all_failed(made)
         self.failures += sum(len(e.errors) for e in made)
-        if not self.memoise:
-            for evaluation in made:
-                self.remember(evaluation.graph, _by_row(evaluation))
         return [self.score(graph) for graph in graphs], made
 
     def score(self, graph: AgentGraph) -> Score:
@@ -133,15 +133,16 @@ class Scores:
         return [(await self.evaluator([graph], pool=pool))[0] for graph in graphs]
 
     async def _needed(
-        self, graphs: Sequence[AgentGraph], pool: Pool, decided: Sequence[Decided] | None
+        self, graphs: Sequence[AgentGraph], pool: Pool, rules: Rules | None
     ) -> list[Evaluation]:
         made: dict[AgentGraph, Evaluation] = {}
-        wants: dict[AgentGraph, list[Decided]] = {graph: [] for graph in graphs}
-        if decided is not None:
-            for graph, rule in zip(graphs, decided, strict=True):
-                wants[graph].append(rule)
         while True:
-            asks = {g: rows for g, rules in wants.items() if (rows := self._next(g, rules))}
+            wants: dict[AgentGraph, list[Decided]] = {graph: [] for graph in graphs}
+            if rules is not None:
+                for graph, rule in zip(graphs, rules(), strict=True):
+                    wants[graph].append(rule)
+            order = self._hardest_first()
+            asks = {g: rows for g, want in wants.items() if (rows := self._next(g, want, order))}
             if not asks:
                 return list(made.values())
             # Who asks the same questions goes together; all meet in the same waves.
@@ -151,7 +152,9 @@ class Scores:
                 made[graph] = made[graph] + evaluation if graph in made else evaluation
                 self.remember(graph, _by_row(evaluation))
 
-    def _next(self, graph: AgentGraph, rules: Sequence[Decided]) -> list[int]:
+    def _next(
+        self, graph: AgentGraph, rules: Sequence[Decided], hardest_first: Sequence[int]
+    ) -> list[int]:
         """The questions to evaluate next; none where the outcome is decided."""
         known = self._known.setdefault(graph, {})
         missing = self.size - len(known)
@@ -171,7 +174,7 @@ class Scores:
         if (short := math.ceil(LEAST * self.size) - right - wrong) > 0:
             wrong += short
         # What is wanted are wrong answers (no better than ...) and right ones (no worse than ...).
-        rows = [row for row in self._hardest_first() if row not in known]
+        rows = [row for row in hardest_first if row not in known]
         return sorted({*rows[:wrong], *rows[len(rows) - right :]})
 
     def _interval(self, known: Mapping[int, float]) -> tuple[float, float]:

@@ -18,13 +18,12 @@ from swarm.graphs.graph import DEFAULT_ROLE, AgentGraph, name_agents
 from swarm.graphs.topologies import single
 from swarm.optimizers.base import SettledOptimizer, Workload
 from swarm.optimizers.budget import Budget
-from swarm.optimizers.job import Job, job_key, open_job
+from swarm.optimizers.job import Job
 from swarm.optimizers.role_step import Version, with_versions
 from swarm.optimizers.scores import Scores
 from swarm.optimizers.searchers.base import Array
 from swarm.runtime.evaluate import Evaluator, select
 from swarm.runtime.progress import Progress, default_progress
-from swarm.runtime.recording import wording
 from swarm.runtime.runtime import Runtime, default_runtime, run_sync
 from swarm.runtime.system import System
 from swarm.store import EvaluationRecord, Store
@@ -102,30 +101,22 @@ class Baseline(SettledOptimizer):
         runtime, progress = runtime or default_runtime(), progress or default_progress()
         select(task, split, limit)
         self.check(pool)
-        description = {
-            **self.settings(),
-            "task": task.name,
-            "pool": pool.name,
-            **wording(pool, pool),
-            "split": split,
-            "limit": limit,
-        }
-        title = f"{self.name.replace('_', ' ')} on {task.name}"
 
         async def run() -> System:
-            with open_job(
-                store,
-                key=job_key(description, task, pool),
-                title=title,
-                settings={**description, **(settings or {})},
+            with self._job(
+                task,
+                pool,
+                split=split,
+                limit=limit,
+                store=store,
                 progress=progress,
+                settings=settings,
                 budget=budget,
-                pool=pool,
             ) as job:
                 scheduler = runtime.scheduler(job.recorder)
                 scores = Scores(Evaluator(task, split, pool, scheduler, limit=limit))
                 trials = _Trials(scores, pool, job, progress)
-                progress.start(title, self.steps(pool), 0)
+                progress.start(self._title(task), self.steps(pool), 0)
                 trials.choose(await self.find(task, pool, trials))
             assert trials.best is not None
             system = System(trials.best.graph, trials.best.pool, runtime=runtime)

@@ -57,9 +57,8 @@ class ModelSwarms(Baseline):
 
     def _swarm(self, pool: Pool) -> ParticleSwarm:
         how = self._settings
-        only_swarm = SwarmSettings(**how.model_dump(include=set(SwarmSettings.model_fields)))
         rng = np.random.default_rng(how.seed)
-        return weight_swarm(len(pool), rng, only_swarm, iterations=how.iterations)
+        return weight_swarm(len(pool), rng, how.of_swarm(), iterations=how.iterations)
 
     async def find(self, task: Task, pool: Pool, score: Score) -> Candidate:
         swarm, mixer, role = self._swarm(pool), Mixer(pool), self._settings.role

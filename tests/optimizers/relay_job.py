@@ -10,6 +10,7 @@ import sys
 import time
 
 import swarm
+from swarm.agents.engines.scripted import ScriptedEngine
 from swarm.agents.messages import Messages
 
 LETTERS = "abcdef"
@@ -25,6 +26,19 @@ def expert(letter: str, *, delay: float = 0.0) -> swarm.Expert:
         return so_far + letter if word[len(so_far) : len(so_far) + 1] == letter else so_far
 
     return swarm.Expert.scripted(letter, speak, prompt="compact")
+
+
+class Counting(ScriptedEngine):
+    """Counts what it is asked; `before` is called first and may raise."""
+
+    def __init__(self, before=lambda requests: None):
+        self.asked = 0
+        self.before = before
+
+    async def generate(self, requests):
+        self.before(requests)
+        self.asked += len(requests)
+        return await super().generate(requests)
 
 
 def progress_made(example: swarm.Example, text: str) -> float:

@@ -7,27 +7,13 @@ import random
 import numpy as np
 import pytest
 import relay_job
+from relay_job import Counting
 
 import swarm
-from swarm.agents.engines.scripted import ScriptedEngine
 from swarm.errors import ConfigError, PoolError
 from swarm.optimizers.hetero_swarm import HeterogeneousSwarm
 from swarm.replay import replay
 from swarm.runtime.progress import Silent
-
-
-class Counting(ScriptedEngine):
-    """Counts what it is asked; `before` is called first and may raise."""
-
-    def __init__(self, before=lambda requests: None):
-        self.asked = 0
-        self.before = before
-
-    async def generate(self, requests):
-        self.before(requests)
-        self.asked += len(requests)
-        return await super().generate(requests)
-
 
 SETTINGS = {"particles": 4, "assignments": 3, "iterations": 4, "patience": 4, "seed": 1}
 

@@ -12,27 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import relay_job
+from relay_job import Counting
 
 import swarm
-from swarm.agents.engines.scripted import ScriptedEngine
 from swarm.errors import BusyError, ConfigError, EngineError, InputError, PoolError, TaskError
 from swarm.optimizers.role_step import random_graphs
 from swarm.runtime.progress import Silent
 
 SCRIPT = Path(relay_job.__file__)
-
-
-class Counting(ScriptedEngine):
-    """Counts what it is asked; `before` is called first and may raise."""
-
-    def __init__(self, before=lambda requests: None):
-        self.asked = 0
-        self.before = before
-
-    async def generate(self, requests):
-        self.before(requests)
-        self.asked += len(requests)
-        return await super().generate(requests)
 
 
 def fit(store=None, engine=None, **settings):
