@@ -134,6 +134,10 @@ def batches(session: Session, run: int) -> list[BatchView]:
                 load_seconds=row.load_seconds,
                 loaded=row.loaded,
                 started_at=row.started_at,
+                load_bytes=row.load_bytes,
+                prefetched=row.prefetched,
+                evicted=tuple(row.evicted),
+                evict_seconds=row.evict_seconds,
             ),
         )
         for row in rows
@@ -215,13 +219,15 @@ def recorded(session: Session, evaluation: int, number: int | None = None) -> Ev
     count = len(traces)
     keys: list[list[bytes | None]] = [[None] * count for _ in graph.agents]
     cached = [[False] * count for _ in graph.agents]
-    call_errors = {}
-    for at, agent, key, was_cached, error in _calls(session, evaluation, number):
+    call_errors, shortened = {}, {}
+    for at, agent, key, was_cached, error, how in _calls(session, evaluation, number):
         question = at if number is None else 0
         keys[agent][question] = key
         cached[agent][question] = was_cached
         if error is not None:
             call_errors[agent, question] = error
+        if how is not None:
+            shortened[agent, question] = how
     answers = [trace.answer for trace, _ in traces]
     return EvaluationRecord(
         graph=graph,
@@ -239,6 +245,7 @@ def recorded(session: Session, evaluation: int, number: int | None = None) -> Ev
         answers=None if answers.count(None) == count else answers,
         errors={i: trace.error for i, (trace, _) in enumerate(traces) if trace.error is not None},
         call_errors=call_errors,
+        shortened=shortened,
         info=head.info,
     )
 
@@ -259,15 +266,15 @@ def _traces(
 
 def _calls(
     session: Session, evaluation: int, number: int | None
-) -> Iterator[tuple[int, int, bytes | None, bool, str | None]]:
+) -> Iterator[tuple[int, int, bytes | None, bool, str | None, str | None]]:
     call = tables.Call
-    query = select(call.number, call.agent, call.key, call.cached, call.error).where(
-        call.evaluation_id == evaluation
-    )
+    query = select(
+        call.number, call.agent, call.key, call.cached, call.error, call.shortened
+    ).where(call.evaluation_id == evaluation)
     if number is not None:
         query = query.where(call.number == number)
     for row in session.execute(query):
-        yield row[0], row[1], row[2], row[3], row[4]
+        yield row[0], row[1], row[2], row[3], row[4], row[5]
 
 
 def trace(session: Session, run: int, number: int) -> TraceView:
@@ -328,6 +335,7 @@ def trace_views(
                     error=record.call_errors.get((position, i)),
                     answer=answer,
                     expert=None if answer is None else asked[answer.expert],
+                    shortened=record.shortened.get((position, i)),
                 )
             )
         scored = None if record.answers is None else record.answers[i]

@@ -51,6 +51,14 @@ class BatchRecord(NamedTuple):
     """Whether the base had to be loaded for this batch."""
     started_at: datetime
     """With a time zone."""
+    load_bytes: int = 0
+    """Of weights that were brought to the device for it."""
+    prefetched: bool = False
+    """Whether they had been read into host memory while the device worked on other batches."""
+    evicted: tuple[str, ...] = ()
+    """The bases that were unloaded to make room for it."""
+    evict_seconds: float = 0.0
+    """What that took; part of `load_seconds`."""
 
 
 class AnswerRecord(NamedTuple):
@@ -114,6 +122,8 @@ class EvaluationRecord:
     """question → why its trace came to nothing."""
     call_errors: Mapping[tuple[int, int], str] = field(default_factory=dict)
     """(agent, question) → why there is no answer."""
+    shortened: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    """(agent, question) → how the prompt was shortened to fit the expert's context."""
     info: Mapping[str, Any] = field(default_factory=dict)
     """Where in the search this belongs, e.g. `{"iteration": 3, "particle": 7}`."""
 
@@ -194,6 +204,8 @@ class CallView:
     answer: AnswerRecord | None
     """Prompt, response, tokens, seconds and batch; None if the call failed or never came about."""
     expert: ExpertRecord | None
+    shortened: str | None = None
+    """How the prompt was shortened to fit the expert's context; None: it was not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -451,9 +451,7 @@ def _trace_rows(number: int, evaluation: EvaluationRecord) -> list[tuple[Any, ..
 def _call_rows(number: int, evaluation: EvaluationRecord) -> list[tuple[Any, ...]]:
     """Rows in the order of the primary key, put together without a Python step for each."""
     count = len(evaluation.positions)
-    errors: dict[int, dict[int, str]] = {}
-    for (agent, question), error in evaluation.call_errors.items():
-        errors.setdefault(agent, {})[question] = error
+    errors, shortened = _by_agent(evaluation.call_errors), _by_agent(evaluation.shortened)
     agents = [
         zip(
             repeat(number, count),
@@ -462,11 +460,20 @@ def _call_rows(number: int, evaluation: EvaluationRecord) -> list[tuple[Any, ...
             keys,
             cached,
             _sparse(errors.get(agent, {}), count),
+            _sparse(shortened.get(agent, {}), count),
             strict=True,
         )
         for agent, (keys, cached) in enumerate(zip(evaluation.keys, evaluation.cached, strict=True))
     ]
     return list(chain.from_iterable(zip(*agents, strict=True)))
+
+
+def _by_agent(texts: Mapping[tuple[int, int], str]) -> dict[int, dict[int, str]]:
+    """agent → question → text, of (agent, question) → text."""
+    found: dict[int, dict[int, str]] = {}
+    for (agent, question), text in texts.items():
+        found.setdefault(agent, {})[question] = text
+    return found
 
 
 def _sparse(texts: Mapping[int, str], count: int) -> Iterable[str | None]:

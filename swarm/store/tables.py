@@ -14,13 +14,22 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Double, ForeignKey, ForeignKeyConstraint, LargeBinary, MetaData, SmallInteger
+from sqlalchemy import (
+    BigInteger,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    false,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from swarm.store.records import RunKind, RunStatus
 from swarm.store.types import AnyJson, AnyText, UtcTime
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Every revision this version of the package can open, oldest first; the last is the current one.
 Kept here so that opening a store that is up to date need not import Alembic."""
 
@@ -110,6 +119,10 @@ class Batch(Base):
     load_seconds: Mapped[float]
     loaded: Mapped[bool]
     started_at: Mapped[datetime]
+    load_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    prefetched: Mapped[bool] = mapped_column(server_default=false())
+    evicted: Mapped[list[str]] = mapped_column(server_default="[]")
+    evict_seconds: Mapped[float] = mapped_column(server_default="0")
 
 
 class Answer(Base):
@@ -171,3 +184,14 @@ class Call(Base):
     """No foreign key: a call that failed keeps the address of the answer it did not get."""
     cached: Mapped[bool]
     error: Mapped[str | None]
+    shortened: Mapped[str | None]
+    """How the prompt was shortened to fit; None: it was not."""
+
+
+class Embedding(Base):
+    __tablename__ = "embeddings"
+
+    key: Mapped[bytes] = mapped_column(primary_key=True)
+    """The content address of encoder and text."""
+    vector: Mapped[bytes]
+    """float32, little-endian."""

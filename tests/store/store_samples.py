@@ -92,6 +92,10 @@ batches = st.builds(
     load_seconds=seconds,
     loaded=st.booleans(),
     started_at=moments,
+    load_bytes=st.integers(0, 2**62),
+    prefetched=st.booleans(),
+    evicted=st.lists(texts, max_size=3).map(tuple),
+    evict_seconds=seconds,
 )
 messages = st.lists(
     st.builds(Message, st.sampled_from(["system", "user", "assistant"]), texts), max_size=3
@@ -153,6 +157,7 @@ def evaluations(draw) -> EvaluationRecord:
         answers=scored if scored and any(text is not None for text in scored) else None,
         errors=draw(st.dictionaries(some, texts, max_size=min(n, 2))),
         call_errors=draw(st.dictionaries(st.tuples(agents, some), texts, max_size=min(n, 2))),
+        shortened=draw(st.dictionaries(st.tuples(agents, some), texts, max_size=min(n, 2))),
         info=draw(json_objects),
     )
 

@@ -40,12 +40,18 @@ def test_migrations_lead_to_the_tables(url):
     engine.dispose()
 
 
+def body(statement: str) -> str:
+    """A statement without its last bracket, which stands elsewhere after a column was added."""
+    return re.sub(r"\s*\)(\s*WITHOUT ROWID)?\s*$", r"\n\1", statement)
+
+
 def schema(path: Path) -> dict[str, list[str]]:
     """Every table and index, by the parts of the statement that creates it."""
     with sqlite3.connect(path) as raw:
         rows = raw.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
     return {
-        name: sorted(part.strip(" ,") for part in re.split(r"\n", sql))
+        # What was added by a later revision stands on the line of what came before it.
+        name: sorted(part.strip(" ,\t") for part in re.split(r"\n|, (?=\w+ [A-Z])", body(sql)))
         for name, sql in rows
         if name != VERSION_TABLE
     }
