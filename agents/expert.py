@@ -121,7 +121,7 @@ class Expert(BaseModel):
     """Whatever else the engine understands."""
 
     _script: Script | None = PrivateAttr(None)
-    _recorded: Source | None = PrivateAttr(None)
+    _source: Source | None = PrivateAttr(None)
 
     @classmethod
     def scripted(cls, name: str, script: Script | Mapping[str, str], **settings: Any) -> Expert:
@@ -148,7 +148,7 @@ class Expert(BaseModel):
         copy = type(self)(**{**fields, **(update or {})})
         copy._script = self._script
         if copy.model == self.model:
-            copy._recorded = self._recorded
+            copy._source = self._source
         return copy
 
     @property
@@ -157,14 +157,14 @@ class Expert(BaseModel):
         return self._script
 
     @functools.cached_property
-    def recorded(self) -> Source | None:
+    def source(self) -> Source | None:
         """The recording behind a recorded expert, and whose answers it gives.
 
         Raises:
             ConfigError: it is in a file that can't be read or is no recording.
         """
-        if self.engine != "recorded" or self._recorded is not None:
-            return self._recorded
+        if self.engine != "recorded" or self._source is not None:
+            return self._source
         from swarm.agents.engines.recorded import open_source
 
         return open_source(self.model, self.options.get("scale"))
@@ -206,7 +206,7 @@ class Expert(BaseModel):
         for option in engine.sending if engine else ():
             config["options"].pop(option, None)
         digest = hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=32)
-        if (source := self.recorded) is not None:
+        if (source := self.source) is not None:
             digest.update(b"\0recording\0" + source.recording.digest + source.model.encode())
             return digest.digest()
         for part in (self.model, self.adapter):
@@ -339,15 +339,15 @@ class Pool(Mapping[str, Expert]):
         See `swarm.agents.engines.recorded`. `models`: only these, in this order. `settings` go to
         every expert: `sampling`, `prompt`, `price` (else it is what the recorded costs come to).
         """
-        from swarm.agents.engines.recorded import Source
+        from swarm.agents.engines.recorded import IN_MEMORY, Source
 
         if models is not None:
             models = [recording.models[recording.model(each)] for each in models]
         experts = []
         for model in recording.models if models is None else models:
-            place = f"recording:{recording.digest.hex()[:16]}:{model}"
+            place = f"{IN_MEMORY}{recording.digest.hex()[:16]}:{model}"
             expert = Expert(name=model, engine="recorded", model=place, **settings)
-            expert._recorded = Source(recording, model)
+            expert._source = Source(recording, model)
             experts.append(expert)
         return cls(experts, name=name)
 
@@ -433,7 +433,14 @@ def _expert(entry: dict[str, Any], where: str, folder: Path) -> Expert:
             **expert.model_dump(exclude={"engine", "model"}),
         )
     if expert.engine == "recorded":
-        return expert.model_copy(update={"model": str((folder / expert.model).resolve())})
+        from swarm.agents.engines.recorded import split_source
+
+        try:
+            file, model = split_source(expert.model)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: key `model`: {error}") from None
+        place = (folder / Path(file).expanduser()).resolve()
+        return expert.model_copy(update={"model": f"{place}:{model}"})
     if expert.engine in ENGINES and not ENGINES[expert.engine].reads_weights:
         return expert
     places: dict[str, str] = {}

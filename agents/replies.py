@@ -13,6 +13,7 @@ rows comes out as recorded.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,8 @@ def mark(score: float) -> str:
 
 def read_mark(text: str) -> tuple[str, float | None]:
     """`text` without a score at its end, and the score."""
-    found = _MARK.search(text)
+    # Most texts have none, and are long.
+    found = _MARK.search(text) if "[recorded score " in text[-64:] else None
     if found is None:
         return text, None
     try:
@@ -100,18 +102,22 @@ class Replies:
         return self._asked[prompt]
 
     def _ask(self, rows: tuple[int, ...]) -> Asked:
-        models, scores = self._recording.models, self._recording.scores[list(rows)]
+        models, every = self._recording.models, self._recording.rows
+        columns = list(zip(*self._recording.scores[list(rows)].tolist(), strict=True))
         texts: dict[int, tuple[str | None, float, int]] = {}
         values: dict[str, set[float]] = {}
         answers: dict[str, str | None] = {}
         for k, model in enumerate(models):
-            known = np.flatnonzero(np.isfinite(scores[:, k]))
-            if not known.size:
+            known = [
+                (i, score) for i, score in zip(rows, columns[k], strict=True) if score == score
+            ]
+            if not known:
                 continue
-            i = rows[known[0]]
-            row = self._recording.rows[i]
+            i = known[0][0]
+            row = every[i]
             text = _text(row, model)
-            texts[k] = (text, score := float(scores[known, k].mean()), i)
+            score = math.fsum(score for _, score in known) / len(known)
+            texts[k] = (text, score, i)
             if text is not None:
                 values.setdefault(text, set()).add(score)
                 if model in row.answers:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -41,6 +42,10 @@ GREEDY = 1e-3
 """Below this temperature, or this top_p, the likeliest answer is all there is to draw."""
 
 
+IN_MEMORY = "recording:"
+"""How `Expert.model` begins where the recording is no file."""
+
+
 class RecordedEngine(Engine):
     """See the top of this module."""
 
@@ -55,16 +60,19 @@ class RecordedEngine(Engine):
                 f"{who}: a recorded expert has no weights: take out `adapter` and `mixture`"
             )
         try:
-            source = expert.recorded
+            source = expert.source
+        except ConfigError as error:
+            raise ConfigError(f"{who}: key `model`: {error}") from None
+        try:
             if source is not None:
                 source.recording.model(source.model)
         except InputError as error:
-            raise type(error)(f"{who}: key `model`: {error}") from None
+            raise PoolError(f"{who}: key `model`: {error}") from None
 
     @classmethod
     def list_price(cls, expert: Expert) -> tuple[float, float] | None:
         """What the recorded costs come to: see the top of this module."""
-        source = expert.recorded
+        source = expert.source
         if source is None:
             return None
         bill = _bill(source.recording, source.recording.model(source.model))
@@ -76,9 +84,12 @@ class RecordedEngine(Engine):
 
 def _answer(request: Request) -> Response | EngineError:
     expert = request.expert
-    source = expert.recorded
+    try:
+        source = expert.source
+    except ConfigError as error:
+        raise EngineError(f"expert `{expert.name}`: {error}") from error
     if source is None:
-        raise EngineError(f"expert `{expert.name}` has no recording: make it with `Pool.recorded`")
+        raise EngineError(f"expert `{expert.name}` is not a recorded one")
     recording = source.recording
     known = recording.replies
     content = request.messages[-1].content
@@ -106,7 +117,7 @@ def _answer(request: Request) -> Response | EngineError:
             )
         if draws:
             text = draws[request.draw] or ""
-    usage = _usage(expert, recording, reply.row, column, content, text)
+    usage = _usage(request, recording, reply.row, column, text)
     return Response(text, usage, "stop", 0.0)
 
 
@@ -126,17 +137,16 @@ def _why_not(content: str, expert: Expert, recording: Recording) -> str:
     )
 
 
-def _usage(
-    expert: Expert, recording: Recording, row: int, column: int, asked: str, text: str
-) -> Usage:
+def _usage(request: Request, recording: Recording, row: int, column: int, text: str) -> Usage:
     tokens = recording.tokens[row, column]
     if np.isfinite(tokens).all():
         read, written = int(tokens[0]), int(tokens[1])
     else:
-        read = max(math.ceil(len(asked) / CHARACTERS), 1)
+        asked = [len(content) for _, content in request.messages]
+        read = sum(max(math.ceil(length / CHARACTERS), 1) for length in asked)
         written = math.ceil(len(text) / CHARACTERS)
     bill = _bill(recording, column)
-    price = expert.price
+    price = request.expert.price
     if bill and bill.by_cost and (price.input, price.output) == (bill.read, bill.written):
         cost = recording.costs[row, column]
         written = round(cost * 1e6 / UNIT) if math.isfinite(cost) else 0
@@ -208,8 +218,11 @@ def open_source(text: str, scale: dict[str, float] | None) -> Source:
     Raises:
         ConfigError: the file can't be read or is no recording.
     """
-    from pathlib import Path
-
+    if text.startswith(IN_MEMORY):
+        raise ConfigError(
+            f"`{text}` was a recording in memory, and is gone with its process: make the pool "
+            "again (`Pool.recorded`), or save the recording (`Recording.save`) and name its file"
+        )
     place, model = split_source(text)
     path = Path(place)
     files = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -226,7 +239,7 @@ def open_source(text: str, scale: dict[str, float] | None) -> Source:
 
 @functools.lru_cache(maxsize=8)
 def _load(
-    path: object, stats: tuple[tuple[int, int], ...], scale: tuple[tuple[str, float], ...]
+    path: Path, stats: tuple[tuple[int, int], ...], scale: tuple[tuple[str, float], ...]
 ) -> Recording:
     """`stats` make it another recording when the files change."""
-    return Recording.load(str(path), models="union", scale=dict(scale))
+    return Recording.load(path, models="union", scale=dict(scale))

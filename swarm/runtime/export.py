@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from swarm.agents.engines.recorded import IN_MEMORY
 from swarm.agents.expert import Expert
 from swarm.agents.mixing import export_expert
 from swarm.errors import InputError, SwarmError
@@ -37,10 +38,10 @@ def export(system: System, folder: str | Path) -> None:
             raise InputError(
                 f"expert `{expert.name}` is a Python function, which can't be written to a file"
             )
-        if expert.recorded is not None and expert.model.startswith("recording:"):
+        if expert.source is not None and expert.model.startswith(IN_MEMORY):
             raise InputError(
                 f"expert `{expert.name}` is a recording in memory: save it (`Recording.save`) and "
-                f'name the file in a pool, as in `model = "saved.jsonl.gz:{expert.recorded.model}"`'
+                f'name the file in a pool, as in `model = "saved.jsonl.gz:{expert.source.model}"`'
             )
     unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
