@@ -317,7 +317,7 @@ class Pool(Mapping[str, Expert]):
             merged = {**file.defaults, **entry}
             for table in ("sampling", "price", "options"):
                 tables = [given[table] for given in (file.defaults, entry) if table in given]
-                if all(isinstance(each, dict) for each in tables):
+                if tables and all(isinstance(each, dict) for each in tables):
                     merged[table] = {k: v for each in tables for k, v in each.items()}
             experts.append(_expert(merged, f"{path}: expert {i + 1}", path.parent))
         try:
@@ -440,7 +440,8 @@ def _expert(entry: dict[str, Any], where: str, folder: Path) -> Expert:
         except ConfigError as error:
             raise ConfigError(f"{where}: key `model`: {error}") from None
         place = (folder / Path(file).expanduser()).resolve()
-        return expert.model_copy(update={"model": f"{place}:{model}"})
+        # Not a copy, which says a price itself: that of a recorded expert is its list price.
+        return Expert.model_validate({**entry, "model": f"{place}:{model}"})
     if expert.engine in ENGINES and not ENGINES[expert.engine].reads_weights:
         return expert
     places: dict[str, str] = {}

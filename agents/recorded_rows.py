@@ -70,10 +70,11 @@ def read_rows(path: Path, scale: Mapping[str, float]) -> Iterator[Line]:
         ConfigError: the file can't be read, or a line breaks a rule.
     """
     for number, record in read_json_lines(path, ConfigError):
-        yield _line(f"`{path}:{number}`", record, scale)
+        yield read_record(f"`{path}:{number}`", record, scale)
 
 
-def _line(where: str, record: dict[str, Any], scale: Mapping[str, float]) -> Line:
+def read_record(where: str, record: Mapping[str, Any], scale: Mapping[str, float]) -> Line:
+    """One line; `where` it was read is for the errors. Raises `ConfigError`."""
     benchmark = _text(where, record, "benchmark")
     numbers = {key: _table(where, key, record[key]) for key in NUMBERS if key in record}
     texts = {key: _table(where, key, record[key]) for key in TEXTS if key in record}

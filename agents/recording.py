@@ -29,7 +29,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from swarm.agents.recorded_rows import Line, RecordedRow, as_record, read_rows
+from swarm.agents.recorded_rows import Line, RecordedRow, as_record, read_record, read_rows
 from swarm.agents.replies import Replies
 from swarm.errors import ConfigError, InputError, SwarmError, did_you_mean
 from swarm.settings_file import shorten
@@ -87,6 +87,23 @@ class Recording:
             lines += read_rows(path, scale or {})
             if len(lines) == before:
                 raise ConfigError(f"`{path}`: no rows: a recording must have a question")
+        return _columns(_merged(lines), models)
+
+    @classmethod
+    def from_records(
+        cls,
+        records: Iterable[Mapping[str, Any]],
+        *,
+        models: Models = None,
+        scale: Mapping[str, float] | None = None,
+    ) -> Recording:
+        """A recording from objects such as are the lines of a file; see `load`."""
+        lines = [
+            read_record(f"record {number}", record, scale or {})
+            for number, record in enumerate(records, start=1)
+        ]
+        if not lines:
+            raise ConfigError("no records: a recording must have a question")
         return _columns(_merged(lines), models)
 
     def save(self, path: str | Path) -> None:

@@ -179,13 +179,12 @@ def _make_bill(recording: Recording, column: int) -> _Bill | None:
     if not known.any():
         return None
     if np.isfinite(tokens[known]).all():
-        read, written = np.linalg.lstsq(tokens[known], costs[known] * 1e6, rcond=None)[0]
+        fitted = np.linalg.lstsq(tokens[known], costs[known] * 1e6, rcond=None)[0]
         # A price has a few digits; what the fit adds beyond them is rounding.
-        read, written = round(float(read), 6), round(float(written), 6)
-        if read >= 0 and written >= 0:
-            billed = tokens[known] @ np.array([read, written]) / 1e6
-            if np.allclose(billed, costs[known], rtol=1e-6, atol=1e-12):
-                return _Bill(read, written, by_cost=False)
+        for price in (np.round(fitted, 6), fitted):
+            billed = tokens[known] @ price / 1e6
+            if (price >= 0).all() and np.allclose(billed, costs[known], rtol=1e-9, atol=1e-15):
+                return _Bill(float(price[0]), float(price[1]), by_cost=False)
     return _Bill(0.0, UNIT, by_cost=True)
 
 

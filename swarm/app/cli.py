@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swarm.app.settings import DEFAULTS, LAST_RUN, Chosen, choose
+from swarm.app.bare import BARE, BarePool
+from swarm.app.settings import DEFAULTS, FLAG, LAST_RUN, Chosen, choose
 from swarm.errors import DivergenceError, InputError, SwarmError
 
 if TYPE_CHECKING:
@@ -126,12 +127,16 @@ def run(
     a topology: single:a, chain:a,b,c, star:a,b,c, tree:…, complete:…, debate:a,b,judge,rounds=2.
     With --task the run is recorded; the split is test if --split is not given.
 
+    each scores every expert of the pool alone (each:a,b: these), all in one run, which
+    swarm export RUN --pool makes a router's training data of.
+
     \b
     Example:
       swarm run chain:times,minus --pool pool.toml --question "a times 3 4 ?"
       swarm run 3 --task task.toml --limit 100
+      swarm run each --pool pool.toml --task task.toml --split dev
     """
-    from swarm.app.run import Asked, load_run
+    from swarm.app.run import Asked, ScoredEach, load_run
 
     defaults = {**DEFAULTS, "split": "test"}
     chosen = choose(
@@ -147,6 +152,8 @@ def run(
             documents.print_json(done.document())
         elif isinstance(done, Asked):
             show.answer(console(), done.trace, verbose=verbose)
+        elif isinstance(done, ScoredEach):
+            show.each(console(), done, chosen.store_flag())
         else:
             out = console()
             show.result(out, done, verbose=verbose)
@@ -403,7 +410,7 @@ def replay(
         show.report(console(), report)
 
 
-@app.command()
+@app.command(cls=BarePool)
 def export(
     context: typer.Context,
     graph: Annotated[
@@ -411,28 +418,65 @@ def export(
         typer.Argument(metavar="GRAPH", help="The id of a run, a JSON file, or a topology."),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", help="A new folder to write to.")
-    ],
-    pool: PoolOption = None,
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="PATH", help="A new folder, or with a bare --pool a new file."
+        ),
+    ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            envvar="SWARM_POOL",
+            metavar="[POOL.toml]",
+            help="The experts of the system; bare: export the run's answers as a recorded pool.",
+        ),
+    ] = None,
+    task: TaskOption = None,
+    all_: Annotated[
+        bool,
+        typer.Option("--all", help="With a bare --pool: what other runs hold of its questions."),
+    ] = False,
     store: StoreOption = None,
     json_: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Write the system that a run found to a folder.
+    """Write what a run found: its system, or its answers.
 
-    That is its graph, its pool, and the weights it moved, as ordinary adapter or model folders.
+    A system is its graph, its pool, and the weights it moved, as ordinary adapter or model folders.
+
+    With a bare --pool, what is written is what every expert that was asked alone answered to the
+    run's questions: scores, answers, texts, tokens, and costs by the experts' prices. Routers
+    learn from such a recorded pool. swarm run each … asks all experts of a pool alone. Answers
+    and choices are read by the task: --task, or the one the run was made with.
 
     \b
     Example:
       swarm export 3 -o found
       swarm run found/graph.json --pool found/pool.toml --question "a times 3 4 ?"
+      swarm export 4 --pool -o mine.jsonl.gz
     """
     from swarm.app import documents
-    from swarm.app.run import graph_and_pool
     from swarm.app.terminal import console
+
+    if pool == BARE:
+        from swarm.app.alone import export_alone
+
+        chosen = choose(context, ["task", "store"])
+        written = export_alone(graph, chosen, out, everywhere=all_)
+        if json_:
+            documents.print_json(written.document())
+        else:
+            written.show(console())
+        return
+    from swarm.app.run import graph_and_pool
     from swarm.runtime.export import export as write
     from swarm.runtime.system import System
 
+    by_flag = choose(context, ["task"]).get("task")
+    if all_ or (by_flag is not None and by_flag.origin == FLAG):
+        raise InputError("`--all` and `--task` are for a recorded pool: add a bare `--pool`")
+    if out is None:
+        raise InputError("`--out` is missing: give a new folder to write the system to")
     chosen = choose(context, ["pool", "store"])
     found, experts, _ = graph_and_pool(graph, chosen)
     write(System(found, experts), out)

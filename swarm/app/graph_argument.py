@@ -16,6 +16,10 @@ ROUNDS = 2
 """Of a `debate` that does not say."""
 
 
+EACH = "each"
+"""Not one graph, but one for every expert."""
+
+
 @contextmanager
 def naming(source: str) -> Iterator[None]:
     """Puts `source`, what the user gave, before the message of an error that does not name it."""
@@ -80,6 +84,24 @@ def with_found_experts(store: Store, run: RunView, pool: Pool) -> Pool:
     versions = {name: Version.from_json(each) for name, each in found.items() if name not in pool}
     moved = with_versions(pool, versions).values() if versions else ()
     return Pool([*pool.values(), *moved, *made], name=pool.name, roles=pool.roles.values())
+
+
+def asks_each(argument: str) -> bool:
+    """Whether it is ``each`` or ``each:a,b``."""
+    return argument.partition(":")[0] == EACH and not Path(argument).exists()
+
+
+def each_alone(argument: str, pool: Pool) -> list[AgentGraph]:
+    """A graph of one agent for every expert of ``each:a,b``, or of the pool for ``each``.
+
+    Raises:
+        PoolError: an expert that the pool does not have.
+    """
+    _, colon, rest = argument.partition(":")
+    names = [name for name in map(str.strip, rest.split(",")) if name] if colon else list(pool)
+    if not names:
+        raise GraphError(f"`{argument}`: no experts: name them after the colon, or write `{EACH}`")
+    return [single(pool[name].name) for name in dict.fromkeys(names)]
 
 
 def topology(spec: str) -> AgentGraph | None:

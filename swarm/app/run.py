@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from swarm.agents.expert import Pool
 from swarm.app.doctor import require_engines
 from swarm.app.documents import Document, answer_document, graph_document, run_document
 from swarm.app.graph_argument import (
+    asks_each,
     best_graph,
+    each_alone,
     naming,
     read_graph,
     run_id,
@@ -78,23 +81,23 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Scoring:
-    """A graph to score on a task, with everything checked that can be before."""
+class _Measuring:
+    """What is scored on a task."""
 
-    graph: AgentGraph
     pool: Pool
     task: Task
     chosen: Chosen
     settings: dict[str, Any]
     """Kept with the run."""
 
-    def go(self, *, quiet: bool) -> Scored:
-        """Runs and records the evaluation."""
+    def _measure(
+        self, graphs: Sequence[AgentGraph], *, quiet: bool
+    ) -> tuple[list[Evaluation], RunView]:
         split, limit = self.chosen.value("split"), self.chosen.value("limit")
-        calls = len(self.task.split(split)[:limit]) * len(self.graph.agents)
+        calls = len(self.task.split(split)[:limit]) * sum(len(graph.agents) for graph in graphs)
         with watch(f"{self.task.name} {split}", calls, quiet=quiet) as watching:
-            [evaluation] = evaluate(
-                [self.graph],
+            evaluations = evaluate(
+                graphs,
                 self.task,
                 self.pool,
                 split=split,
@@ -104,12 +107,57 @@ class Scoring:
                 name=self.chosen.value("name"),
                 settings=self.settings,
             )
-        assert evaluation.run is not None
+        assert evaluations[0].run is not None
         with Store.open(self.chosen.value("store"), create=False) as store:
-            return Scored(evaluation, store.run(evaluation.run))
+            return evaluations, store.run(evaluations[0].run)
 
 
-def load_run(argument: str, chosen: Chosen) -> Question | Scoring:
+@dataclass(frozen=True)
+class ScoredEach:
+    """Experts that were scored alone, and recorded as one run."""
+
+    evaluations: Sequence[Evaluation]
+    run: RunView
+
+    def document(self) -> Document:
+        return {
+            **run_document(self.run),
+            "experts": {
+                one.graph.agents[0].expert: one.summary().as_dict() for one in self.evaluations
+            },
+        }
+
+    def refuse_if_all_failed(self) -> None:
+        """One expert may fail; if all did, so has the run."""
+        if all(len(one.errors) == len(one.scores) for one in self.evaluations):
+            first = self.evaluations[0].errors[0]
+            raise EngineError(f"every question of run {self.run.id} failed; the first: {first}")
+
+
+@dataclass(frozen=True)
+class Scoring(_Measuring):
+    """A graph to score on a task, with everything checked that can be before."""
+
+    graph: AgentGraph
+
+    def go(self, *, quiet: bool) -> Scored:
+        """Runs and records the evaluation."""
+        [evaluation], run = self._measure([self.graph], quiet=quiet)
+        return Scored(evaluation, run)
+
+
+@dataclass(frozen=True)
+class ScoringEach(_Measuring):
+    """Experts to score alone on a task, with everything checked that can be before."""
+
+    graphs: Sequence[AgentGraph]
+
+    def go(self, *, quiet: bool) -> ScoredEach:
+        """Runs and records the evaluations."""
+        return ScoredEach(*self._measure(self.graphs, quiet=quiet))
+
+
+def load_run(argument: str, chosen: Chosen) -> Question | Scoring | ScoringEach:
     """What the command asks for.
 
     Raises:
@@ -117,12 +165,19 @@ def load_run(argument: str, chosen: Chosen) -> Question | Scoring:
         SwarmError: an engine that is needed can't be used here.
     """
     by_task = _by_task(chosen)
-    graph, pool, files = graph_and_pool(argument, chosen)
+    each = _each(argument, chosen, by_task=by_task)
+    graphs: Sequence[AgentGraph]
+    if each is not None:
+        graphs, pool, files = each
+    else:
+        graph, pool, files = graph_and_pool(argument, chosen)
+        graphs = [graph]
     with naming(argument):
-        resolve(graph, pool)
-    require_engines(pool[expert] for expert in graph.experts)
+        for graph in graphs:
+            resolve(graph, pool)
+    require_engines(pool[expert] for graph in graphs for expert in graph.experts)
     if not by_task:
-        return Question(graph, pool, chosen.value("question"))
+        return Question(graphs[0], pool, chosen.value("question"))
     path = chosen.value("task")
     task = load_task(path)
     check_split(task, chosen)
@@ -135,7 +190,26 @@ def load_run(argument: str, chosen: Chosen) -> Question | Scoring:
         "files": files,
         "from": origins,
     }
-    return Scoring(graph, pool, task, chosen, settings)
+    if each is not None:
+        return ScoringEach(pool, task, chosen, settings, graphs)
+    return Scoring(pool, task, chosen, settings, graphs[0])
+
+
+def _each(
+    argument: str, chosen: Chosen, *, by_task: bool
+) -> tuple[list[AgentGraph], Pool, dict[str, str]] | None:
+    """The graphs, pool and files of ``each``; None where that is not what is asked for."""
+    if not asks_each(argument):
+        return None
+    path = chosen.value("pool")
+    if path is None:
+        raise InputError("`--pool` is missing: give the TOML file of the pool whose experts to ask")
+    if not by_task:
+        raise InputError(f"`{argument}` scores experts: give `--task`, not `--question`")
+    pool = load_pool(path)
+    with naming(argument):
+        graphs = each_alone(argument, pool)
+    return graphs, pool, {"pool": str(Path(path).resolve())}
 
 
 def _by_task(chosen: Chosen) -> bool:

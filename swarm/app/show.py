@@ -18,7 +18,7 @@ from swarm.app.terminal import one_line, plain
 if TYPE_CHECKING:
     from swarm.app.optimize import Foreseen
     from swarm.app.page import Page
-    from swarm.app.run import Scored
+    from swarm.app.run import Scored, ScoredEach
     from swarm.graphs import AgentGraph
     from swarm.optimizers.estimate import Estimate, Plan
     from swarm.optimizers.sweep import Swept
@@ -159,6 +159,30 @@ def result(console: Console, done: Scored, *, verbose: bool) -> None:
         graph(console, done.evaluation.graph)
         console.print()
     _pairs(console, {**_summary(done.evaluation.summary().as_dict()), "run": str(done.run.id)})
+
+
+def each(console: Console, done: ScoredEach, store: str) -> None:
+    """What every expert came to alone."""
+    table = _table("expert", "score:", "95 %", "failed:", "tokens:", "USD:")
+    for evaluation in done.evaluations:
+        summary = evaluation.summary()
+        table.add_row(
+            one_line(evaluation.graph.agents[0].expert, 40),
+            _score(summary.score),
+            f"{summary.low:.2f} – {summary.high:.2f}",
+            _count(summary.failures),
+            _count(summary.tokens),
+            f"{summary.cost:.4g}",
+        )
+    console.print(table)
+    _pairs(console, {"questions": _count(len(done.evaluations[0].scores)), "run": str(done.run.id)})
+    _heading(console, "look further")
+    for command, purpose in {
+        f"swarm export {done.run.id} --pool": "a recorded pool, for routers to learn from",
+        f"swarm show {done.run.id}": "settings, failures",
+    }.items():
+        text = Text.assemble(f"  {command}{store}   ", (purpose, "dim"))
+        console.print(text, soft_wrap=True)
 
 
 def found(console: Console, graph_: AgentGraph, run: RunView, *, known: bool) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import swarm
 from swarm.agents.engines.server import ServerEngine, _loop
-from swarm.agents.expert import Expert, Pool
+from swarm.agents.expert import Expert, Pool, Price
 from swarm.agents.messages import Request, Response, Usage
 from swarm.app.doctor import diagnose, require_engines
 from swarm.errors import ConfigError, EngineError, PoolError, RequestError
@@ -601,3 +601,14 @@ def test_the_pool_of_the_readme():
     [text] = re.findall(r"```toml\n(.*?)```", readme, re.DOTALL)
     [hosted] = [e for e in tomllib.loads(text)["experts"] if e.get("engine") == "server"]
     ServerEngine.check(Expert.model_validate(hosted), "the README")
+
+
+def test_a_hosted_model_of_a_pool_file_costs_its_list_price(tmp_path):
+    (tmp_path / "pool.toml").write_text(
+        '[defaults]\nengine = "server"\nmodel = "openai/gpt-4o-mini"\n'
+        '[[experts]]\nname = "listed"\n'
+        '[[experts]]\nname = "said"\nprice = { input = 7.0 }\n'
+    )
+    pool = Pool.load(tmp_path / "pool.toml")
+    assert pool["listed"].price == Price(input=0.15, output=0.6)
+    assert pool["said"].price == Price(input=7.0)

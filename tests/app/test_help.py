@@ -9,7 +9,7 @@ from swarm.app.cli import app
 
 from .conftest import Cli
 
-COMMANDS = ("run", "optimize", "runs", "show", "replay", "doctor", "plot", "report")
+COMMANDS = ("run", "optimize", "runs", "show", "replay", "doctor", "plot", "report", "export")
 
 
 def test_commands(cli: Cli) -> None:

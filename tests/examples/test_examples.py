@@ -85,6 +85,7 @@ def test_exports_are_what_is_promised():
         "HeterogeneousSwarm",
         "Pool",
         "Price",
+        "Recording",
         "Role",
         "RoleStep",
         "Runtime",
