@@ -1,7 +1,7 @@
 """An OpenAI-compatible server for tests, that obeys as a tiny model would, or fails as it is told.
 
 It says what a model called `plain` or `backwards` would: words made up from the prompt and, where
-the temperature is above 0, from the seed.
+the temperature is above 0, from the seed. One called `parrot` repeats the prompt.
 """
 
 from __future__ import annotations
@@ -153,6 +153,8 @@ def complete(model, body):
     rng = random.Random(hashlib.blake2b(f"{model}\0{prompt}\0{drawn}".encode()).digest())
     words = rng.choices(WORDS, k=rng.randint(4, 20))
     finish, limit = "stop", body["max_tokens"]
+    if model == "parrot":
+        words = prompt.split()
     if len(words) > limit:
         words, finish = words[:limit], "length"
     text = " ".join(words)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from contextlib import contextmanager
 from email.utils import formatdate
 from pathlib import Path
 
@@ -96,6 +97,21 @@ class TestServer(EngineContract):
     @pytest.fixture
     def broken(self):
         return expert_at("http://127.0.0.1:1/v1", deadline=0.3)
+
+    @pytest.fixture
+    def sabotage(self, server):
+        @contextmanager
+        def down(engine):
+            server.faults += [Fault()] * 4
+            server.always = Fault(close=True)
+            yield
+            server.always = Fault()
+
+        return down
+
+    @pytest.fixture
+    def parrot(self, server):
+        return expert_at(server.at("parrot"))
 
     def test_an_engine_that_cannot_answer_says_so(self, engine, broken):
         # There is no engine that fails as a whole: each request fails for itself.
