@@ -101,7 +101,8 @@ class DirectClient(Client):
         told["model"] = name_at_endpoint(request.expert.model)
         assert options.url is not None
         address, proxy = _way(options.url)
-        async with _session().post(
+        session = await _session()
+        async with session.post(
             address,
             data=json.dumps(told).encode(),
             headers={
@@ -209,24 +210,40 @@ def _way(url: str) -> tuple[str, str | None]:
 
 
 _sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+_living: dict[asyncio.AbstractEventLoop, AsyncIterator[aiohttp.ClientSession]] = {}
 
 
-def _session() -> aiohttp.ClientSession:
-    """Of the running loop. One for all: how many are on their way is the throttles' business."""
+async def _session() -> aiohttp.ClientSession:
+    """The running loop's. One for all: how many are on their way is the throttles' business."""
     loop = asyncio.get_running_loop()
     if loop not in _sessions:
-        import aiohttp
-
-        _sessions[loop] = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=True,
-        )
+        for ended in [each for each in list(_sessions) if each.is_closed()]:
+            _forget(ended)
+        _living[loop] = _session_of(loop)
+        _sessions[loop] = await anext(_living[loop])
     return _sessions[loop]
 
 
-async def close_session() -> None:
-    """Closes the running loop's."""
-    if (session := _sessions.pop(asyncio.get_running_loop(), None)) is not None:
+async def _session_of(loop: asyncio.AbstractEventLoop) -> AsyncIterator[aiohttp.ClientSession]:
+    """A session until its loop ends.
+
+    Callers' loops come and go. Each closes its asynchronous generators before it ends
+    (`shutdown_asyncgens`, which `asyncio.run` calls), and so this session's connections.
+    """
+    import aiohttp
+
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+    try:
+        yield session
+    finally:
+        _forget(loop)
         await session.close()
+
+
+def _forget(loop: asyncio.AbstractEventLoop) -> None:
+    _sessions.pop(loop, None)
+    _living.pop(loop, None)

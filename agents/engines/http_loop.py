@@ -1,18 +1,15 @@
-"""The one event loop that HTTP clients are used on, whichever loop their callers are on.
+"""The one event loop that LiteLLM is used on, and answers in pieces from a task.
 
-Clients keep connections and tasks of their own by event loop, and callers come from many, some of
-which end at once. And a limit of an endpoint is one for all who ask it.
+LiteLLM keeps connections and tasks of its own by event loop, and callers come from many, some of
+which end at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import functools
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
-from concurrent.futures import TimeoutError as Late
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -25,28 +22,30 @@ async def on_its_loop(work: Coroutine[Any, Any, T]) -> T:
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, http_loop()))
 
 
-async def pieces_from_its_loop(
-    work: Callable[[Callable[[P], None]], Coroutine[Any, Any, T]],
+async def in_pieces(
+    work: Callable[[Callable[[P], None]], Coroutine[Any, Any, T]], *, here: bool
 ) -> AsyncIterator[P | T]:
-    """Runs `work(say)` there; gives what it says as it says it, and what it returns last.
+    """Runs `work(say)`; gives what it says as it says it, and what it returns last.
 
-    It is ended when this is closed.
+    It is ended when this is closed. It runs on this loop if `here`, else on LiteLLM's.
     """
-    here = asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
     said: asyncio.Queue[tuple[P] | None] = asyncio.Queue()
 
     def tell(item: tuple[P] | None) -> None:
         with suppress(RuntimeError):  # whoever listened is gone, and the loop with him
-            here.call_soon_threadsafe(said.put_nowait, item)
+            loop.call_soon_threadsafe(said.put_nowait, item)
 
-    running = asyncio.run_coroutine_threadsafe(work(lambda piece: tell((piece,))), http_loop())
+    working = work(lambda piece: tell((piece,)))
+    running = loop.create_task(working if here else on_its_loop(working))
     running.add_done_callback(lambda _: tell(None))
     try:
         while (item := await said.get()) is not None:
             yield item[0]
-        yield running.result()
+        yield await running
     finally:
         running.cancel()
+        await asyncio.wait([running])
 
 
 _starting = threading.Lock()
@@ -61,13 +60,5 @@ def http_loop() -> asyncio.AbstractEventLoop:
 def _started() -> asyncio.AbstractEventLoop:
     """It lives as long as the process."""
     loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="http", daemon=True).start()
-    atexit.register(_close, loop)
+    threading.Thread(target=loop.run_forever, name="litellm", daemon=True).start()
     return loop
-
-
-def _close(loop: asyncio.AbstractEventLoop) -> None:
-    direct = sys.modules.get("swarm.agents.engines.direct")
-    if direct is not None:
-        with suppress(Late, RuntimeError):
-            asyncio.run_coroutine_threadsafe(direct.close_session(), loop).result(1)

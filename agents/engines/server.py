@@ -8,10 +8,10 @@ import itertools
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from swarm.agents.engines.base import Engine
 from swarm.agents.engines.client import Client, Reply, dispensable
@@ -19,7 +19,7 @@ from swarm.agents.engines.direct import DirectClient
 from swarm.agents.engines.endpoint import ServerOptions
 from swarm.agents.engines.failures import Failure, MalformedError
 from swarm.agents.engines.hosted import LiteLLMClient, litellm
-from swarm.agents.engines.http_loop import on_its_loop, pieces_from_its_loop
+from swarm.agents.engines.http_loop import in_pieces, on_its_loop
 from swarm.agents.engines.limits import Throttle
 from swarm.agents.engines.prices import listed
 from swarm.agents.engines.stops import Cut, cut
@@ -43,6 +43,8 @@ class _Endpoint:
     options: ServerOptions
     client: Client
     throttle: Throttle
+    is_direct: bool
+    """Whether it is asked on its callers' loops, not on LiteLLM's."""
     left_out: frozenset[str] = field(default_factory=frozenset)
     """Parameters that it does not know."""
 
@@ -101,12 +103,33 @@ class ServerEngine(Engine):
     async def generate(self, requests: Sequence[Request]) -> Sequence[Response | EngineError]:
         experts = {id(request.expert): request.expert for request in requests}
         found = {name: await self._endpoint(expert) for name, expert in experts.items()}
-        work = self._answer_all(requests, [found[id(request.expert)] for request in requests])
-        return await on_its_loop(work) if requests else []
+        answers: list[Response | EngineError | None] = [None] * len(requests)
+        here: list[int] = []
+        there: list[int] = []
+        for i, request in enumerate(requests):
+            endpoint = found[id(request.expert)]
+            if isinstance(endpoint, EngineError):
+                answers[i] = endpoint
+            else:
+                (here if endpoint.is_direct else there).append(i)
+
+        async def answer(i: int) -> None:
+            endpoint = found[id(requests[i].expert)]
+            assert not isinstance(endpoint, EngineError)
+            answers[i] = await self._answer(requests[i], endpoint)
+
+        async with asyncio.TaskGroup() as group:
+            if there:
+                group.create_task(on_its_loop(_all(answer(i) for i in there)))
+            for i in here:
+                group.create_task(answer(i))
+        return cast("list[Response | EngineError]", answers)
 
     async def stream(self, request: Request) -> AsyncIterator[str | Response]:
         endpoint = await self._endpoint(request.expert)
-        steps = pieces_from_its_loop(lambda say: self._answer(request, endpoint, say))
+        if isinstance(endpoint, EngineError):
+            raise endpoint
+        steps = in_pieces(lambda say: self._answer(request, endpoint, say), here=endpoint.is_direct)
         async with aclosing(steps):
             async for step in steps:
                 if isinstance(step, EngineError):
@@ -123,34 +146,23 @@ class ServerEngine(Engine):
             options = ServerOptions.of(expert, f"expert `{expert.name}`")
         except (ConfigError, PoolError) as error:
             return EngineError(str(error))
-        client = self._direct if options.is_direct(expert.model) else self._litellm
+        is_direct = options.is_direct(expert.model)
+        client = self._direct if is_direct else self._litellm
         if client not in self._prepared:  # no request's time is spent on importing it
             await asyncio.to_thread(client.prepare)
             self._prepared.add(client)
         throttle = Throttle(options.concurrency, options.requests_per_minute)
-        new = _Endpoint(options, client, throttle)
+        new = _Endpoint(options, client, throttle, is_direct)
         return self._endpoints.setdefault((expert.model, options), new)
 
-    async def _answer_all(
-        self, requests: Sequence[Request], endpoints: Sequence[_Endpoint | EngineError]
-    ) -> list[Response | EngineError]:
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._answer(request, endpoint))
-                for request, endpoint in zip(requests, endpoints, strict=True)
-            ]
-        return [task.result() for task in tasks]
-
     async def _answer(
-        self, request: Request, endpoint: _Endpoint | EngineError, say: Say | None = None
+        self, request: Request, endpoint: _Endpoint, say: Say | None = None
     ) -> Response | EngineError:
         """Asks until there is an answer, an error that will stay, or no time left.
 
         With `say`, the text is also given in pieces. Once one was, nothing is tried again: whoever
         has it can't be made to forget it.
         """
-        if isinstance(endpoint, EngineError):
-            return endpoint
         options, throttle = endpoint.options, endpoint.throttle
         handing = _Handing(say, request) if say is not None else None
         left_out = endpoint.left_out
@@ -160,7 +172,8 @@ class ServerEngine(Engine):
                 for tries in itertools.count(1):
                     async with throttle.turn() as left:
                         if tries == 1:  # what it waited before is none of the server's
-                            limit.reschedule(left + options.deadline)
+                            now = asyncio.get_running_loop().time()
+                            limit.reschedule(now + options.deadline)
                         try:
                             answer = await _attempt(request, endpoint, left_out, handing)
                         except Exception as error:  # each of the libraries has its own
@@ -201,6 +214,12 @@ class ServerEngine(Engine):
         """Seconds until the next attempt: jittered, or all who failed together come together."""
         wait = min(LONGEST_WAIT, self.backoff * 2.0 ** min(tries - 1, 16))
         return max(wait * self._jitter.uniform(0.5, 1.0), failure.wait or 0.0)
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for each in work:
+            group.create_task(each)
 
 
 class _Handing:
