@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from abc import ABC, abstractmethod
@@ -87,6 +88,7 @@ def key_of(options: ServerOptions) -> str | None:
     return "none" if options.url is not None else None  # no address gets another host's key
 
 
+@functools.lru_cache(1024)
 def _seed(seed: int, draw: int) -> int:
     """Of one draw, in [0, 2^31): what all servers take."""
     digest = hashlib.blake2b(f"{seed}/{draw}".encode(), digest_size=4).digest()
