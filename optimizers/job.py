@@ -13,7 +13,7 @@ from swarm.agents.messages import Request, Response
 from swarm.errors import BudgetError
 from swarm.graphs.graph import AgentGraph
 from swarm.optimizers.budget import Account, Budget, spent_before
-from swarm.runtime.cache import MemoryCache, Recorder
+from swarm.runtime.cache import Answered, MemoryCache, Recorder
 from swarm.runtime.progress import Progress
 from swarm.runtime.recording import StoreRecorder, finishing
 from swarm.store import AnswerRecord, BatchRecord, EvaluationRecord, Store
@@ -168,6 +168,12 @@ class CountingRecorder(Recorder):
     ) -> None:
         self._inner.record(batch, experts, answers)
         self._account.book(batch, experts)
+        self._progress.calls(self.asked)
+
+    def record_all(self, answered: Sequence[Answered]) -> None:
+        self._inner.record_all(answered)
+        for batch, experts, _ in answered:
+            self._account.book(batch, experts)
         self._progress.calls(self.asked)
 
     @asynccontextmanager

@@ -41,9 +41,11 @@ ENGINES: dict[str, EngineEntry] = {
     "server": EngineEntry(
         "swarm.agents.engines.server",
         "ServerEngine",
-        "OpenAI-compatible endpoints and hosted models, by LiteLLM",
+        "OpenAI-compatible endpoints, and hosted models by LiteLLM",
         reads_weights=False,
-        sending=frozenset({"key", "concurrency", "requests_per_minute", "timeout", "deadline"}),
+        sending=frozenset(
+            {"key", "concurrency", "requests_per_minute", "timeout", "deadline", "client"}
+        ),
     ),
     "recorded": EngineEntry(
         "swarm.agents.engines.recorded",

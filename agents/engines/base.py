@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from swarm.agents.messages import Request, Response
@@ -85,6 +85,22 @@ class Engine(ABC):
         Raises:
             EngineError: the engine failed; no request was answered.
         """
+
+    async def stream(self, request: Request) -> AsyncIterator[str | Response]:
+        """The answer to one request: its text in pieces as they are written, then all of it.
+
+        The last that comes is the `Response`, whose text the pieces make up. By default it is in
+        one piece. Whoever stops reading must close it (`aclose`).
+
+        Raises:
+            EngineError: there is no answer, or none after the pieces that came.
+        """
+        [answer] = await self.generate([request])
+        if isinstance(answer, EngineError):
+            raise answer
+        if answer.text:
+            yield answer.text
+        yield answer
 
     async def close(self) -> None:  # noqa: B027
         """Gives everything back. The engine may be loaded again afterwards."""

@@ -3,99 +3,60 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import hashlib
-import importlib
 import importlib.util
 import itertools
-import logging
 import os
 import random
-import re
-import threading
 import time
-import warnings
-from collections.abc import Coroutine, Iterator, Sequence
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
-from urllib.parse import urlsplit
-
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from swarm.agents.engines.base import Engine
+from swarm.agents.engines.client import Client, Reply, dispensable
+from swarm.agents.engines.direct import DirectClient
+from swarm.agents.engines.endpoint import ServerOptions
+from swarm.agents.engines.failures import Failure, MalformedError
+from swarm.agents.engines.hosted import LiteLLMClient, litellm
+from swarm.agents.engines.http_loop import in_pieces, on_its_loop
 from swarm.agents.engines.limits import Throttle
 from swarm.agents.engines.prices import listed
+from swarm.agents.engines.stops import Cut, cut
 from swarm.agents.messages import Request, Response, Usage
 from swarm.errors import ConfigError, EngineError, PoolError, RequestError
-from swarm.settings_file import Settings, settings_error, shorten
 
 if TYPE_CHECKING:
-    from swarm.agents.expert import Expert, Sampling
-
-T = TypeVar("T")
+    from swarm.agents.expert import Expert
 
 LONGEST_WAIT = 30.0
 """Seconds between two attempts, where the server does not ask for more."""
 
-
-class ServerOptions(Settings):
-    """What an expert of this engine may say under `options`."""
-
-    url: str | None = None
-    """Of an OpenAI-compatible endpoint: ``http://localhost:8000/v1``. None: the model's host, which
-    LiteLLM knows by the model's name."""
-    key: str | None = None
-    """The name of the environment variable that holds the API key."""
-    concurrency: int = Field(16, ge=1)
-    """How many requests may be on their way at once, at most."""
-    requests_per_minute: float | None = Field(None, gt=0)
-    timeout: float = Field(60.0, gt=0)
-    """Seconds one attempt may take."""
-    deadline: float = Field(300.0, gt=0)
-    """Seconds from the first attempt after which a request is given up."""
-
-    @field_validator("url")
-    @classmethod
-    def _check_url(cls, url: str | None) -> str | None:
-        parts = urlsplit(url or "http://localhost")
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("must be the address of an endpoint, as in `http://localhost:8000/v1`")
-        return url
-
-    @classmethod
-    def of(cls, expert: Expert, who: str) -> ServerOptions:
-        """Those of `expert`, checked; raises `ConfigError`."""
-        # These two may hold secrets, which no message may show: they are looked at before all else.
-        key, url = expert.options.get("key"), expert.options.get("url")
-        if isinstance(key, str) and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", key):
-            raise ConfigError(
-                f"{who}: key `options.key` must be the name of an environment variable in capital "
-                'letters, never the API key itself: `key = "MY_KEY"`, and MY_KEY set where it runs'
-            )
-        if isinstance(url, str) and re.search(r"[@?#]", url):
-            raise ConfigError(
-                f"{who}: key `options.url` must be an address only, without a user, a password or "
-                "a query: an API key is given by `options.key`"
-            )
-        try:
-            return _Checked.model_validate({"options": expert.options}).options
-        except ValidationError as error:
-            raise settings_error(who.replace("`", ""), error, _Checked) from None
+Say = Callable[[str], None]
+"""Is told pieces of a text as they come."""
 
 
-class _Checked(BaseModel):
-    """Only there so that messages say ``options.url``."""
+@dataclass
+class _Endpoint:
+    """Where experts with one model and the same options are asked, and what was learnt there."""
 
     options: ServerOptions
+    client: Client
+    throttle: Throttle
+    is_direct: bool
+    """Whether it is asked on its callers' loops, not on LiteLLM's."""
+    left_out: frozenset[str] = field(default_factory=frozenset)
+    """Parameters that it does not know."""
 
 
 class ServerEngine(Engine):
     """Asks experts by their LiteLLM names (`openai/NAME` for an endpoint of one's own).
 
     A request is tried again on 429, 408, 5xx, timeouts and lost connections, after a wait that
-    doubles and is jittered, or that the server asks for; never on another client error. Experts
-    with the same model and options share one `Throttle`. Where a model can't be told something (a
-    seed, for some), LiteLLM leaves it out.
+    doubles and is jittered, or that the server asks for; never on another client error. (But where
+    the error is that a seed, say, is not understood, it is asked without.) Experts with the same
+    model and options share one `Throttle`. Endpoints of one's own are spoken to directly, hosted
+    models by LiteLLM.
 
     Args:
         backoff: seconds to wait before the second attempt.
@@ -106,12 +67,15 @@ class ServerEngine(Engine):
 
     def __init__(self, *, backoff: float = 0.5) -> None:
         self.backoff = backoff
-        self._throttles: dict[tuple[str, ServerOptions], Throttle] = {}
+        self._direct, self._litellm = DirectClient(), LiteLLMClient()
+        self._prepared: set[Client] = set()
+        self._endpoints: dict[tuple[str, ServerOptions], _Endpoint] = {}
         self._jitter = random.Random()
 
     @classmethod
     def unavailable(cls) -> str | None:
-        return None if importlib.util.find_spec("litellm") else "litellm"
+        missing = (name for name in ("litellm", "aiohttp") if not importlib.util.find_spec(name))
+        return next(missing, None)
 
     @classmethod
     def check(cls, expert: Expert, who: str) -> None:
@@ -137,44 +101,97 @@ class ServerEngine(Engine):
         return None if "url" in expert.options else listed(expert.model)
 
     async def generate(self, requests: Sequence[Request]) -> Sequence[Response | EngineError]:
-        return await _on_its_loop(self._answer_all(requests)) if requests else []
+        experts = {id(request.expert): request.expert for request in requests}
+        found = {name: await self._endpoint(expert) for name, expert in experts.items()}
+        answers: list[Response | EngineError | None] = [None] * len(requests)
+        here: list[int] = []
+        there: list[int] = []
+        for i, request in enumerate(requests):
+            endpoint = found[id(request.expert)]
+            if isinstance(endpoint, EngineError):
+                answers[i] = endpoint
+            else:
+                (here if endpoint.is_direct else there).append(i)
+
+        async def answer(i: int) -> None:
+            endpoint = found[id(requests[i].expert)]
+            assert not isinstance(endpoint, EngineError)
+            answers[i] = await self._answer(requests[i], endpoint)
+
+        async with asyncio.TaskGroup() as group:
+            if there:
+                group.create_task(on_its_loop(_all(answer(i) for i in there)))
+            for i in here:
+                group.create_task(answer(i))
+        return cast("list[Response | EngineError]", answers)
+
+    async def stream(self, request: Request) -> AsyncIterator[str | Response]:
+        endpoint = await self._endpoint(request.expert)
+        if isinstance(endpoint, EngineError):
+            raise endpoint
+        steps = in_pieces(lambda say: self._answer(request, endpoint, say), here=endpoint.is_direct)
+        async with aclosing(steps):
+            async for step in steps:
+                if isinstance(step, EngineError):
+                    raise step
+                yield step
 
     async def close(self) -> None:
-        self._throttles.clear()
+        self._endpoints.clear()
 
-    async def _answer_all(self, requests: Sequence[Request]) -> list[Response | EngineError]:
-        _litellm()  # so that no request's time is spent on importing it
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._answer(request)) for request in requests]
-        return [task.result() for task in tasks]
-
-    async def _answer(self, request: Request) -> Response | EngineError:
-        """Asks until there is an answer, an error that will stay, or no time left."""
-        expert = request.expert
+    async def _endpoint(self, expert: Expert) -> _Endpoint | EngineError:
+        """Where `expert` is asked, ready to be."""
         try:
             self.require(expert)
             options = ServerOptions.of(expert, f"expert `{expert.name}`")
         except (ConfigError, PoolError) as error:
             return EngineError(str(error))
-        throttle = self._throttle(expert, options)
+        is_direct = options.is_direct(expert.model)
+        client = self._direct if is_direct else self._litellm
+        if client not in self._prepared:  # no request's time is spent on importing it
+            await asyncio.to_thread(client.prepare)
+            self._prepared.add(client)
+        throttle = Throttle(options.concurrency, options.requests_per_minute)
+        new = _Endpoint(options, client, throttle, is_direct)
+        return self._endpoints.setdefault((expert.model, options), new)
+
+    async def _answer(
+        self, request: Request, endpoint: _Endpoint, say: Say | None = None
+    ) -> Response | EngineError:
+        """Asks until there is an answer, an error that will stay, or no time left.
+
+        With `say`, the text is also given in pieces. Once one was, nothing is tried again: whoever
+        has it can't be made to forget it.
+        """
+        options, throttle = endpoint.options, endpoint.throttle
+        handing = _Handing(say, request) if say is not None else None
+        left_out = endpoint.left_out
         failure, tries = None, 0
         try:
             async with asyncio.timeout(None) as limit:
                 for tries in itertools.count(1):
                     async with throttle.turn() as left:
                         if tries == 1:  # what it waited before is none of the server's
-                            limit.reschedule(left + options.deadline)
+                            now = asyncio.get_running_loop().time()
+                            limit.reschedule(now + options.deadline)
                         try:
-                            answer = await _ask(request, options)
-                        except Exception as error:  # each of LiteLLM's providers has its own
-                            failure = _Failure.of(error, options)
+                            answer = await _attempt(request, endpoint, left_out, handing)
+                        except Exception as error:  # each of the libraries has its own
+                            failure = endpoint.client.failure(error, options)
                         else:
                             throttle.accepted()
+                            if left_out != endpoint.left_out:
+                                endpoint.left_out |= left_out
                             return answer
                         if failure.status == 429:
                             throttle.refused(left)
                         if failure.wait is not None:
                             throttle.pause(min(failure.wait, options.deadline))
+                    if handing is not None and handing.given:
+                        break
+                    if unknown := failure.not_taken(dispensable(request)) - left_out:
+                        left_out = left_out | unknown
+                        continue
                     wait = self._wait(tries, failure)
                     late = asyncio.get_running_loop().time() + wait >= (limit.when() or 0)
                     if late or not failure.passing:
@@ -183,204 +200,109 @@ class ServerEngine(Engine):
         except TimeoutError:
             pass
         told = failure.told if failure is not None else "no answer"
-        if failure is None or failure.passing:
+        if handing is not None and handing.given:
+            told = f"the answer broke off after {handing.given} characters: {told}"
+        elif failure is None or failure.passing:
             attempts = f"{tries} attempt{'s' if tries > 1 else ''}"
             told += f"; given up after {attempts} in `deadline` {options.deadline:g} s"
         elif failure.status in {401, 403}:
             told += f"; see what `{options.key}` holds" if options.key else "; give it a `key`"
+        expert = request.expert
         return RequestError(f"`{expert.name}` ({options.url or expert.model}): {told}")
 
-    def _throttle(self, expert: Expert, options: ServerOptions) -> Throttle:
-        name = (expert.model, options)
-        if name not in self._throttles:
-            self._throttles[name] = Throttle(options.concurrency, options.requests_per_minute)
-        return self._throttles[name]
-
-    def _wait(self, tries: int, failure: _Failure) -> float:
+    def _wait(self, tries: int, failure: Failure) -> float:
         """Seconds until the next attempt: jittered, or all who failed together come together."""
         wait = min(LONGEST_WAIT, self.backoff * 2.0 ** min(tries - 1, 16))
         return max(wait * self._jitter.uniform(0.5, 1.0), failure.wait or 0.0)
 
 
-async def _ask(request: Request, options: ServerOptions) -> Response:
-    """One attempt. Raises whatever LiteLLM does, and `_MalformedError`."""
-    expert, sampling = request.expert, request.expert.sampling
-    litellm = _litellm()
-    settings: dict[str, Any] = {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "max_tokens": sampling.max_tokens,
-        "seed": _seed(sampling.seed, request.draw),
-        "timeout": options.timeout,
-        "num_retries": 0,  # ours are under one deadline
-        "max_retries": 0,
-        "drop_params": True,
-    }
-    if sampling.stop:
-        settings["stop"] = list(sampling.stop)
-    if options.url is not None:
-        settings["api_base"] = options.url
-    if options.key is not None:
-        settings["api_key"] = os.environ[options.key]
-    elif options.url is not None:
-        settings["api_key"] = "none"  # else LiteLLM would send this address another host's key
-    messages = [
-        # A lone surrogate has no bytes that could be sent.
-        {"role": role, "content": content.encode("utf-8", "replace").decode()}
-        for role, content in request.messages
-    ]
+async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for each in work:
+            group.create_task(each)
+
+
+class _Handing:
+    """Gives out the pieces of a text up to a stop string."""
+
+    def __init__(self, say: Say, request: Request) -> None:
+        self.given = 0
+        """How many characters were."""
+        self._say = say
+        self._stops = request.expert.sampling.stop
+        self._cut = Cut(self._stops)
+
+    def begin(self) -> None:
+        self._cut = Cut(self._stops)
+
+    def piece(self, text: str) -> None:
+        self._out(self._cut.feed(text))
+
+    def end(self) -> None:
+        self._out(self._cut.rest())
+
+    def _out(self, text: str) -> None:
+        if text:
+            self.given += len(text)
+            self._say(text)
+
+
+async def _attempt(
+    request: Request, endpoint: _Endpoint, left_out: Collection[str], handing: _Handing | None
+) -> Response:
+    """Raises whatever the client does, and `MalformedError`."""
+    client, options = endpoint.client, endpoint.options
     started = time.perf_counter()
-    async with asyncio.timeout(options.timeout):  # LiteLLM's is for each wait on the socket
-        reply = await litellm.acompletion(model=expert.model, messages=messages, **settings)
-    text, finish = _read(reply, sampling)
-    usage = _usage(reply)
-    if not usage.prompt_tokens:  # the server does not count: an estimate is better than 0
-        usage = Usage(
-            litellm.token_counter(model="", messages=messages),
-            litellm.token_counter(model="", text=text),
-        )
+    if handing is None:
+        async with asyncio.timeout(options.timeout):
+            reply = await client.ask(request, options, left_out)
+    else:
+        handing.begin()
+        reply = await _streamed(client.stream(request, options, left_out), options, handing)
+    text, finish = _read(reply, request)
+    usage = reply.usage
+    if usage is None:  # the server does not count: an estimate is better than 0
+        usage = await asyncio.to_thread(_estimate, request, text)
+    if handing is not None:
+        handing.end()
     return Response(text, usage, finish, time.perf_counter() - started)
 
 
-def _seed(seed: int, draw: int) -> int:
-    """Of one draw, in [0, 2^31): what all servers take."""
-    digest = hashlib.blake2b(f"{seed}/{draw}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big") >> 1
+async def _streamed(
+    steps: AsyncIterator[str | Reply], options: ServerOptions, handing: _Handing
+) -> Reply:
+    """Hands out the pieces; returns the whole."""
+    reply = None
+    try:
+        while reply is None:
+            async with asyncio.timeout(options.timeout):  # for each piece
+                step = await anext(steps)
+            if isinstance(step, Reply):
+                reply = step
+            else:
+                handing.piece(step)
+    finally:
+        await steps.aclose()  # type: ignore[attr-defined]
+    return reply
 
 
-class _MalformedError(Exception):
-    """An answer that is none."""
-
-
-def _read(reply: Any, sampling: Sampling) -> tuple[str, Literal["stop", "length", "other"]]:
+def _read(reply: Reply, request: Request) -> tuple[str, Literal["stop", "length", "other"]]:
     """The text, and why it ended."""
-    choices = reply.choices
-    if len(choices) != 1:
-        raise _MalformedError(f"{len(choices)} choices, where 1 was asked for")
-    text, reason = choices[0].message.content, choices[0].finish_reason
-    finish: Literal["stop", "length", "other"] = reason if reason in {"stop", "length"} else "other"
-    if not text and not (text == "" and finish == "stop" and sampling.stop):
-        raise _MalformedError(
+    text, reason, stops = reply.text, reply.finish, request.expert.sampling.stop
+    finish: Literal["stop", "length", "other"] = (
+        reason if reason == "stop" or reason == "length" else "other"
+    )
+    if not text and not (text == "" and finish == "stop" and stops):
+        raise MalformedError(
             "an empty text, cut at `max_tokens`: raise it" if finish == "length" else
             f"an empty text (`finish_reason` {reason})"
         )  # fmt: skip
-    for stop in sampling.stop:  # some servers leave it at the end
-        if stop in text:
-            text, finish = text.partition(stop)[0], "stop"
-    return text, finish
+    text, stopped = cut(text, stops)  # some servers leave it at the end
+    return text, "stop" if stopped else finish
 
 
-def _usage(reply: Any) -> Usage:
-    usage = getattr(reply, "usage", None)
-    return Usage(
-        getattr(usage, "prompt_tokens", None) or 0, getattr(usage, "completion_tokens", None) or 0
-    )
-
-
-class _Failure(NamedTuple):
-    """What one attempt came to, if not to an answer."""
-
-    told: str
-    passing: bool
-    """Whether another attempt may do better."""
-    status: int | None = None
-    """HTTP's; None: there was no HTTP answer."""
-    wait: float | None = None
-    """Seconds that the server asks to wait."""
-
-    @classmethod
-    def of(cls, error: Exception, options: ServerOptions) -> _Failure:
-        import httpx
-
-        if isinstance(error, _MalformedError):
-            return cls(f"malformed answer: {error}", passing=False)
-        causes = list(_causes(error))
-        if any(isinstance(cause, TimeoutError | httpx.TimeoutException) for cause in causes):
-            return cls(f"no answer in `timeout` {options.timeout:g} s", passing=True)
-        if any(isinstance(cause, httpx.TransportError | OSError) for cause in causes):
-            return cls("connection lost or refused", passing=True)
-        status: int | None = getattr(error, "status_code", None)
-        headers = getattr(error, "litellm_response_headers", None)
-        refused = any(isinstance(cause, httpx.HTTPStatusError) for cause in causes)
-        said = _said(error, options.key)
-        if status == 500 and headers is None and not refused:
-            # What LiteLLM calls an error of the server, but is its own of not understanding it.
-            return cls(f"malformed answer: {said}", passing=False)
-        passing = status is not None and (status in {408, 429} or status >= 500)
-        return cls(f"{status or 'error'}: {said}", passing, status, _retry_after(headers or {}))
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
-
-
-def _said(error: Exception, key: str | None) -> str:
-    """The message in one line, without LiteLLM's prefixes, and without the keys that a server may
-    repeat."""
-    text = str(error)
-    for name, value in os.environ.items():
-        likely = len(value) >= 8 and re.search("(KEY|TOKEN|SECRET|PASSWORD)$", name.upper())
-        if value and (name == key or likely):
-            text = text.replace(value, f"${name}")
-    text = re.sub(r"^(litellm\.\w+: )?(\w+(Error|Timeout): )*(\w*Exception - )?", "", text)
-    return shorten(text, 200)
-
-
-def _retry_after(headers: Any) -> float | None:
-    """The header `Retry-After`, in seconds: it may also be a date (RFC 9110, section 10.2.3)."""
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
-            return None
-    return max(0.0, seconds) if seconds < float("inf") else None
-
-
-def _litellm() -> Any:
-    """Imported when it is first needed: that takes seconds, and must not reach for the network."""
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    os.environ.setdefault("LITELLM_MODE", "PRODUCTION")  # else it reads `.env` into the environment
-    try:
-        litellm: Any = importlib.import_module("litellm")
-    except ImportError as error:
-        raise EngineError(f"the engine `server` needs the package `litellm`: {error}") from None
-    if not litellm.suppress_debug_info:
-        litellm.suppress_debug_info = True
-        # Of an attempt that ends before LiteLLM has begun to send it.
-        warnings.filterwarnings("ignore", r"coroutine '\S+\.acompletion' was never awaited")
-        if "LITELLM_LOG" not in os.environ:
-            logging.getLogger("LiteLLM").setLevel(logging.CRITICAL)
-    return litellm
-
-
-async def _on_its_loop(work: Coroutine[Any, Any, T]) -> T:
-    """Runs `work` on the one event loop that LiteLLM is used on, and ends it if this is cancelled.
-
-    LiteLLM keeps connections and tasks of its own by event loop, and callers come from many, some
-    of which end at once.
-    """
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, _loop()))
-
-
-_starting = threading.Lock()
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    with _starting:
-        return _started()
-
-
-@functools.cache
-def _started() -> asyncio.AbstractEventLoop:
-    """It lives as long as the process."""
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="litellm", daemon=True).start()
-    return loop
+def _estimate(request: Request, text: str) -> Usage:
+    """Tokens by LiteLLM's counter for models it does not know."""
+    count = litellm().token_counter
+    messages = [{"role": role, "content": content} for role, content in request.messages]
+    return Usage(count(model="", messages=messages), count(model="", text=text))

@@ -7,8 +7,10 @@ import importlib.util
 import time
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from swarm.agents.engines.base import Engine
@@ -356,7 +358,7 @@ class _Base:
         while rows:
             left = max(requests[row].expert.sampling.max_tokens for row in rows)
             left -= len(written[rows[0]])
-            with torch.inference_mode():
+            with torch.inference_mode(), self._without_traces():
                 out = self.model.generate(
                     input_ids=ids,
                     attention_mask=mask,
@@ -383,6 +385,20 @@ class _Base:
                 cache.batch_select_indices(chosen)
             rows = [rows[k] for k in going]
         return written
+
+    @contextmanager
+    def _without_traces(self) -> Iterator[None]:
+        """peft leaves its hooks where a generation fails: they would give the rows of the next one
+        the adapters of this."""
+        try:
+            yield
+        except BaseException:
+            for module in self.model.modules():
+                for name, hook in list(module._forward_pre_hooks.items()):
+                    if isinstance(hook, partial) and "adapter_names" in hook.keywords:
+                        del module._forward_pre_hooks[name]
+                        module._forward_pre_hooks_with_kwargs.pop(name, None)
+            raise
 
     def _adapters_of(self, requests: Sequence[Request]) -> dict[str, Any]:
         """What peft's `generate` wants to be told of the adapter of each row."""

@@ -12,7 +12,7 @@ from typing import Self, TextIO
 from swarm.agents.expert import Expert
 from swarm.agents.messages import Response
 from swarm.app.terminal import one_line
-from swarm.runtime.cache import Recorder
+from swarm.runtime.cache import Answered, Recorder
 from swarm.runtime.runtime import Runtime
 from swarm.runtime.scheduler import Scheduler
 from swarm.store import AnswerRecord, BatchRecord
@@ -138,3 +138,7 @@ class _Watched(Recorder):
     ) -> None:
         self._recorder.record(batch, experts, answers)
         self._watch.answered(batch.requests)
+
+    def record_all(self, answered: Sequence[Answered]) -> None:
+        self._recorder.record_all(answered)
+        self._watch.answered(sum(batch.requests for batch, _, _ in answered))

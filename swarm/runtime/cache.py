@@ -12,6 +12,9 @@ from swarm.agents.expert import Expert
 from swarm.agents.messages import Request, Response
 from swarm.store.records import AnswerRecord, BatchRecord
 
+Answered = tuple[BatchRecord, Sequence[Expert], Sequence[AnswerRecord]]
+"""A batch, the experts it was asked of, and what was answered."""
+
 
 class Recorder(ABC):
     """Where a scheduler looks answers up, and keeps what engines answered.
@@ -28,6 +31,11 @@ class Recorder(ABC):
         self, batch: BatchRecord, experts: Sequence[Expert], answers: Sequence[AnswerRecord]
     ) -> None:
         """Keeps a batch and its answers. When this returns they are safe from a crash."""
+
+    def record_all(self, answered: Sequence[Answered]) -> None:
+        """Keeps several, all of them or none."""
+        for batch, experts, answers in answered:
+            self.record(batch, experts, answers)
 
     @asynccontextmanager
     async def asking(self, requests: Sequence[Request]) -> AsyncIterator[int]:

@@ -54,7 +54,7 @@ class AgentLog(NamedTuple):
     """Which questions these belong to; None: all, in order."""
 
 
-@dataclass
+@dataclass(repr=False)  # LangGraph calls it on every run, and all prompts are in it
 class GraphRun:
     """One execution of a graph: its place in the scheduler, and the log of its calls."""
 

@@ -10,12 +10,12 @@ from swarm.agents.expert import Expert, Pool
 from swarm.agents.messages import Response
 from swarm.agents.role import Role
 from swarm.errors import BudgetError, StoreError
-from swarm.runtime.cache import MemoryCache, Recorder
+from swarm.runtime.cache import Answered, MemoryCache, Recorder
 from swarm.store import AnswerRecord, BatchRecord, ExpertRecord, Store
 
 
 class StoreRecorder(Recorder):
-    """Keeps the calls of one run; each batch is committed before the next is run.
+    """Keeps the calls of one run; each batch is committed before its answers are used.
 
     Answers are also kept in memory, since a search asks for the same ones again and again.
     """
@@ -38,17 +38,25 @@ class StoreRecorder(Recorder):
     def record(
         self, batch: BatchRecord, experts: Sequence[Expert], answers: Sequence[AnswerRecord]
     ) -> None:
+        self.record_all([(batch, experts, answers)])
+
+    def record_all(self, answered: Sequence[Answered]) -> None:
         with self._store.transaction():
-            self.add_experts(experts)
-            [number] = self._store.add_batches(self._run, [batch])
-            self._store.add_answers([answer._replace(batch=number) for answer in answers])
-        self._memory.record(batch, experts, answers)
+            self.add_experts([expert for _, experts, _ in answered for expert in experts])
+            numbers = self._store.add_batches(self._run, [batch for batch, _, _ in answered])
+            self._store.add_answers(
+                answer._replace(batch=number)
+                for number, (_, _, answers) in zip(numbers, answered, strict=True)
+                for answer in answers
+            )
+        for batch, experts, answers in answered:
+            self._memory.record(batch, experts, answers)
 
     def add_experts(self, experts: Sequence[Expert]) -> None:
-        new = [expert for expert in experts if expert.fingerprint not in self._experts]
+        new = {e.fingerprint: e for e in experts if e.fingerprint not in self._experts}
         if new:
-            self._store.add_experts([expert_record(expert) for expert in new])
-            self._experts.update(expert.fingerprint for expert in new)
+            self._store.add_experts([expert_record(expert) for expert in new.values()])
+            self._experts.update(new)
 
 
 def expert_record(expert: Expert) -> ExpertRecord:

@@ -26,9 +26,13 @@ from swarm.agents.engines import Engine
 from swarm.agents.expert import Expert
 from swarm.agents.messages import Messages, Request, Response, leaves, request_key
 from swarm.errors import EngineError
-from swarm.runtime.cache import Recorder
+from swarm.runtime.cache import Answered, Recorder
 from swarm.runtime.residency import Loaded, Residency
 from swarm.store.records import AnswerRecord, BatchRecord
+
+KEPT_WITHIN = 0.05
+"""Seconds in which answers that need not wait for a wave are gathered, to be kept together: a
+transaction for each column would take as long as the column's requests do."""
 
 Outcome = Response | EngineError
 T = TypeVar("T")
@@ -180,6 +184,11 @@ class Scheduler:
         self._running: asyncio.Task[None] | None = None
         self._direct: set[asyncio.Task[None]] = set()
         self._in_flight: dict[tuple[Any, ...], asyncio.Future[Outcome]] = {}
+        self._on_their_way = 0
+        """How many batches of engines that need not wait for a wave are being asked for."""
+        self._unkept: list[tuple[Answered, asyncio.Future[None]]] = []
+        """What is still to be kept, and who waits for that."""
+        self._keeping: asyncio.TimerHandle | None = None
 
     def join(self, waves: Sequence[int]) -> Participant:
         """A graph with these numbers of agents a step; enter what this returns while it runs."""
@@ -364,10 +373,13 @@ class Scheduler:
         """Asks for one batch, and keeps what is answered; `keys` if there is where."""
         base = experts[0].base
         started_at, clock = datetime.now(UTC), time.perf_counter()
+        self._on_their_way += not engine.resident
         try:
             answers = await _call(base, _generate(engine, requests))
         except EngineError as error:
             answers = [error] * len(requests)
+        finally:
+            self._on_their_way -= not engine.resident
         seconds = time.perf_counter() - clock
         self.asked += len(requests)
         if self.recorder is not None:
@@ -385,8 +397,48 @@ class Scheduler:
                 loaded=loaded.fresh,
                 started_at=started_at,
             )
-            self.recorder.record(done, experts, answered)
+            if engine.resident:
+                self.recorder.record(done, experts, answered)
+            else:
+                await self._keep(done, experts, answered)
         return answers
+
+    async def _keep(
+        self, batch: BatchRecord, experts: Sequence[Expert], answers: Sequence[AnswerRecord]
+    ) -> None:
+        """Records a batch with those that are answered about the same time. When this returns its
+        answers are safe; they are not used before."""
+        loop = asyncio.get_running_loop()
+        kept = loop.create_future()
+        self._unkept.append(((batch, experts, answers), kept))
+        if not self._on_their_way:  # there is nothing to wait for
+            self._keep_all()
+        elif self._keeping is None:
+            self._keeping = loop.call_later(KEPT_WITHIN, self._keep_all)
+        try:
+            await asyncio.shield(kept)
+        except asyncio.CancelledError:
+            self._keep_all()  # what was answered is not lost, even if the loop ends now
+            raise
+
+    def _keep_all(self) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
+        unkept, self._unkept, self._keeping = self._unkept, [], None
+        if not unkept:
+            return
+        assert self.recorder is not None
+        try:
+            self.recorder.record_all([answered for answered, _ in unkept])
+        except BaseException as error:
+            for _, kept in unkept:
+                kept.set_exception(error)
+                kept.exception()  # whoever waits sees it; nobody may
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for _, kept in unkept:
+                kept.set_result(None)
 
     def _asking(self, requests: Sequence[Request]) -> AbstractAsyncContextManager[int]:
         if self.recorder is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from itertools import accumulate
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from swarm.agents.messages import Message, Response, Usage
@@ -144,22 +144,22 @@ def batches(session: Session, run: int) -> list[BatchView]:
     ]
 
 
-def known(session: Session, keys: Collection[bytes]) -> dict[bytes, Response]:
-    answer = tables.Answer
+_KNOWN = select(
+    *(
+        tables.Answer.__table__.c[name]
+        for name in ("key", "text", "prompt_tokens", "completion_tokens", "finish", "seconds")
+    )
+).where(tables.Answer.__table__.c.key.in_(bindparam("keys", expanding=True)))
+"""Made once: it is asked before every request, and making it takes longer than its answer."""
+
+
+def known(connection: Connection, keys: Collection[bytes]) -> dict[bytes, Response]:
     found = {}
     for chunk in _chunks(keys):
-        rows = session.execute(
-            select(
-                answer.key,
-                answer.text,
-                answer.prompt_tokens,
-                answer.completion_tokens,
-                answer.finish,
-                answer.seconds,
-            ).where(answer.key.in_(chunk))
-        )
-        for key, text, prompt_tokens, completion_tokens, finish, seconds in rows:
-            found[key] = Response(text, Usage(prompt_tokens, completion_tokens), finish, seconds)
+        for key, text, read, written, finish, seconds in connection.execute(
+            _KNOWN, {"keys": chunk}
+        ):
+            found[key] = Response(text, Usage(read, written), finish, seconds)
     return found
 
 

@@ -350,8 +350,11 @@ class Store:
 
     def known(self, keys: Collection[bytes]) -> dict[bytes, Response]:
         """The responses stored under any of `keys`."""
-        with self._reading() as session:
-            return reading.known(session, keys)
+        with self._failing():
+            if self._connection.in_transaction():
+                return reading.known(self._connection, keys)
+            with database.begin(self._connection, writing=False):
+                return reading.known(self._connection, keys)
 
     def answers(self, keys: Collection[bytes]) -> dict[bytes, AnswerRecord]:
         """The answers stored under any of `keys`, with what was asked and of whom."""

@@ -1,7 +1,7 @@
 """An OpenAI-compatible server for tests, that obeys as a tiny model would, or fails as it is told.
 
 It says what a model called `plain` or `backwards` would: words made up from the prompt and, where
-the temperature is above 0, from the seed.
+the temperature is above 0, from the seed. One called `parrot` repeats the prompt.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import threading
 import time
 from collections import Counter, deque
@@ -34,6 +35,10 @@ class Fault(NamedTuple):
     """Before it answers."""
     close: bool = False
     """Before it answers."""
+    pieces: int = 0
+    """How many pieces of a stream are sent before these two."""
+    done: bool = True
+    """Whether a stream says that it is over."""
 
 
 FINE = Fault()
@@ -118,26 +123,84 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         seen = {"path": self.path, "authorization": self.headers.get("Authorization"), **body}
         with self.owner.one_more(seen) as fault:
-            if fault.seconds:
+            if not fault.pieces:
                 time.sleep(fault.seconds)
-            if fault.close:
-                self.close_connection = True
-                return
+                if fault.close:
+                    self.close_connection = True
+                    return
             status, answer = complete(self.path.split("/")[1], body)
             if fault.body is not None:
                 status = fault.status
                 answer = fault.body(answer) if callable(fault.body) else fault.body
+            if body.get("stream") and status == 200 and isinstance(answer, dict):
+                whole = self.send_stream(events(answer, body), fault)
+            else:
+                self.send_whole(status, answer, fault.headers)
+                whole = status == 200
+        if whole and fault.body is None:
+            self.owner.sent(body)
+
+    def send_whole(self, status, answer, headers):
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
-        for name, value in fault.headers.items():
+        for name, value in headers.items():
             self.send_header(name, value)
-        if status == 200 and fault.body is None:
-            self.owner.sent(body)
         # In one piece: two small ones wait for each other (Nagle).
         self._headers_buffer.append(b"\r\n" + data)
         self.flush_headers()
+
+    def send_stream(self, pieces, fault):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        if not fault.done:
+            pieces = [p for p in pieces if b'"finish_reason": "' not in p and p != b"[DONE]"]
+        for i, piece in enumerate(pieces):
+            if fault.pieces and i == fault.pieces:
+                time.sleep(fault.seconds)
+                if fault.close:
+                    self.close_connection = True
+                    return False
+            data = b"data: " + piece + b"\n\n"
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self.wfile.write(b"0\r\n\r\n")
+        return True
+
+
+def events(answer, body):
+    """An answer as a stream tells it: word by word."""
+
+    def event(choices, **more):
+        about = {k: v for k, v in answer.items() if k not in {"choices", "usage"}}
+        about["object"] = "chat.completion.chunk"
+        return json.dumps({**about, "choices": choices, **more}).encode()
+
+    found = []
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or not all("message" in choice for choice in choices):
+        found.append(json.dumps(answer).encode())
+        choices = []
+    for choice in choices:
+        index, text = choice["index"], choice["message"]["content"]
+        found.append(
+            event([{"index": index, "delta": {"role": "assistant"}, "finish_reason": None}])
+        )
+        for word in re.findall(r"\s*\S+|\s+$", text or ""):
+            found.append(
+                event([{"index": index, "delta": {"content": word}, "finish_reason": None}])
+            )
+    ends = [
+        {"index": choice["index"], "delta": {}, "finish_reason": choice["finish_reason"]}
+        for choice in choices
+    ]
+    if ends:
+        found.append(event(ends))
+    if answer.get("usage") and body.get("stream_options", {}).get("include_usage"):
+        found.append(event([], usage=answer["usage"]))
+    return [*found, b"[DONE]"]
 
 
 def complete(model, body):
@@ -148,11 +211,14 @@ def complete(model, body):
         told = f"a prompt of {read} tokens is more than the {CONTEXT} of this model"
         return 400, {"error": {"message": told, "type": "invalid_request_error", "code": None}}
     drawn = ""
+    seed = body.get("seed")
     if body["temperature"] > 1e-3 and body["top_p"] > 1e-3:
-        drawn = f"{body['temperature']} {body['top_p']} {body['seed']}"
+        drawn = f"{body['temperature']} {body['top_p']} {seed}"
     rng = random.Random(hashlib.blake2b(f"{model}\0{prompt}\0{drawn}".encode()).digest())
     words = rng.choices(WORDS, k=rng.randint(4, 20))
     finish, limit = "stop", body["max_tokens"]
+    if model == "parrot":
+        words = prompt.split()
     if len(words) > limit:
         words, finish = words[:limit], "length"
     text = " ".join(words)

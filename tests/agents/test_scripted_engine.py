@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from engine_contract import EngineContract, ask, greedy
+from engine_contract import EngineContract, after, ask, greedy
 
-from swarm.agents.engines import create_engine
+from swarm.agents.engines import create_engine, scripted
 from swarm.agents.expert import Expert
 from swarm.agents.messages import Request, Response, Usage
 from swarm.errors import EngineError
@@ -27,6 +27,7 @@ def backwards(messages):
 
 class TestScripted(EngineContract):
     samples = False
+    waits = False
 
     @pytest.fixture
     def engine(self):
@@ -50,6 +51,14 @@ class TestScripted(EngineContract):
     @pytest.fixture
     def broken(self):
         return Expert(name="mute", engine="scripted", model="x")
+
+    @pytest.fixture
+    def sabotage(self):
+        return lambda engine: after(4, scripted, "_usage", MemoryError("no room"))
+
+    @pytest.fixture
+    def parrot(self):
+        return Expert.scripted("parrot", lambda messages: messages[-1].content)
 
 
 def generate(*requests):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from contextlib import contextmanager
 from email.utils import formatdate
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import swarm
-from swarm.agents.engines.server import ServerEngine, _loop
+from swarm.agents.engines.http_loop import http_loop
+from swarm.agents.engines.server import ServerEngine
 from swarm.agents.expert import Expert, Pool, Price
 from swarm.agents.messages import Request, Response, Usage
 from swarm.app.doctor import diagnose, require_engines
@@ -28,19 +30,19 @@ BACKOFF = 0.01
 # Of LiteLLM, where a deadline comes before it has begun to send.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine '.*' was never awaited:RuntimeWarning")
 KEY = "sk-very-secret-0123456789"
+ASKED_BY = {"client": "direct"}
+"""The client of `expert_at`."""
 
 
-@pytest.fixture(scope="module")
-def _warm():
-    """The first request waits for LiteLLM's imports: no test's timeouts shall."""
-    server = Server()
-    [answer] = generate([Request(expert_at(server.url), ask("hello"))])
-    assert isinstance(answer, Response)
-    server.close()
+@pytest.fixture(params=["direct", "litellm"])
+def client(request, monkeypatch):
+    """Everything that a server can do is done to both."""
+    monkeypatch.setitem(ASKED_BY, "client", request.param)
+    return request.param
 
 
 @pytest.fixture
-def server(_warm):
+def server(client):
     server = Server()
     yield server
     server.close()
@@ -52,7 +54,7 @@ def expert_at(url, name="e", sampling=None, **options):
         engine="server",
         model="openai/tiny",
         sampling=sampling or greedy(),
-        options={"url": url, "deadline": 5, **options},
+        options={"url": url, "deadline": 5, **ASKED_BY, **options},
     )
 
 
@@ -96,6 +98,21 @@ class TestServer(EngineContract):
     @pytest.fixture
     def broken(self):
         return expert_at("http://127.0.0.1:1/v1", deadline=0.3)
+
+    @pytest.fixture
+    def sabotage(self, server):
+        @contextmanager
+        def down(engine):
+            server.faults += [Fault()] * 4
+            server.always = Fault(close=True)
+            yield
+            server.always = Fault()
+
+        return down
+
+    @pytest.fixture
+    def parrot(self, server):
+        return expert_at(server.at("parrot"))
 
     def test_an_engine_that_cannot_answer_says_so(self, engine, broken):
         # There is no engine that fails as a whole: each request fails for itself.
@@ -344,7 +361,7 @@ PASSING = (refusal(500), refusal(429, Retry_After=0), Fault(close=True), refusal
 STAYING = (refusal(400), changed(choices=[]), Fault(body=b"{"))
 
 
-@pytest.mark.usefixtures("_warm")
+@pytest.mark.usefixtures("client")
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     faults=st.lists(st.sampled_from((Fault(), *PASSING, *STAYING)), max_size=12),
@@ -388,7 +405,7 @@ def test_cancellation_leaves_nothing_running(server):
             await task
         await asyncio.sleep(0.1)
         assert len(server.asked) <= 4
-        left = [task.get_coro().__qualname__ for task in asyncio.all_tasks(_loop())]
+        left = [task.get_coro().__qualname__ for task in asyncio.all_tasks(http_loop())]
         assert not [name for name in left if name.startswith("ServerEngine")]
         # Its places are free again.
         server.always = Fault()
@@ -529,13 +546,13 @@ def test_litellm_is_not_imported_before_something_is_asked():
         "from swarm.agents.engines import create_engine\n"
         "swarm.Pool([swarm.Expert(name='e', engine='server', model='gpt-4o')])\n"
         "create_engine('server')\n"
-        "assert 'litellm' not in sys.modules and 'httpx' not in sys.modules\n"
+        "assert not {'litellm', 'httpx', 'aiohttp'} & set(sys.modules)\n"
         "print('well')"
     )
     assert python(code) == ("well\n", "")
 
 
-def test_nothing_but_the_endpoint_is_asked_and_nothing_is_said(server, tmp_path):
+def test_nothing_but_the_endpoint_is_asked_and_nothing_is_said(server, client, tmp_path):
     (tmp_path / ".env").write_text("FROM_DOTENV=1")
     code = f"""
 import asyncio, os, socket, sys, swarm
@@ -551,7 +568,10 @@ def reached(event, args):
 
 sys.addaudithook(reached)
 expert = swarm.Expert(
-    name="e", engine="server", model="openai/x", options=dict(url={server.url!r}, deadline=0.2)
+    name="e",
+    engine="server",
+    model="openai/x",
+    options=dict(url={server.url!r}, deadline=0.2, client={client!r}),
 )
 requests = [Request(expert, (Message("user", f"q{{i}}"),)) for i in range(8)]
 answers = asyncio.run(create_engine("server").generate(requests))

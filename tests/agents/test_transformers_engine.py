@@ -7,7 +7,7 @@ import shutil
 import warnings
 
 import pytest
-from engine_contract import EngineContract, ask, greedy
+from engine_contract import EngineContract, after, ask, greedy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -64,6 +64,13 @@ class TestTransformers(EngineContract):
     def broken(self, tmp_path):
         return Expert(name="gone", model=str(tmp_path / "gone"), sampling=greedy())
 
+    @pytest.fixture
+    def sabotage(self):
+        from transformers import LlamaForCausalLM
+
+        error = RuntimeError("the device is gone")
+        return lambda engine: after(3, LlamaForCausalLM, "forward", error)
+
 
 def generate(engine, requests):
     return asyncio.run(engine.generate(requests))
@@ -76,6 +83,27 @@ def test_the_longest_prompt_that_fits_is_answered(engine, experts):
     assert isinstance(fits, Response)
     assert fits.usage.prompt_tokens == 128 - 12  # with the one that begins it
     assert isinstance(too_long, RequestError)
+
+
+def test_where_memory_runs_out_in_the_middle_of_a_mixed_batch_it_is_halved(engine, experts):
+    import torch
+    from transformers import LlamaForCausalLM
+
+    requests = [Request(experts[i % 4], ask(f"w{i} w{i + 1}")) for i in range(8)]
+    expected = [answer.text for answer in generate(engine, requests)]
+    right, made = LlamaForCausalLM.forward, 0
+
+    def forward(*args, **kwargs):
+        nonlocal made
+        made += 1
+        if made == 3:
+            raise torch.OutOfMemoryError
+        return right(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LlamaForCausalLM, "forward", forward)
+        assert [answer.text for answer in generate(engine, requests)] == expected
+    assert made > 3
 
 
 def test_adapters_change_answers_and_the_base_stays_as_it_is(zoo, engine, experts):
