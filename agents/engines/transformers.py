@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import importlib.util
+import json
+import threading
 import time
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
+from swarm.agents import weights
 from swarm.agents.engines.base import Engine
 from swarm.agents.messages import Messages, Request, Response, Usage
-from swarm.errors import EngineError, MissingPackageError, OutOfMemoryError, RequestError
+from swarm.errors import (
+    ConfigError,
+    EngineError,
+    MissingPackageError,
+    OutOfMemoryError,
+    RequestError,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +46,12 @@ ALONE = 64
 than applying several to their rows, if the rows are many enough."""
 
 
+ALLOWANCE = 1.1
+"""What a base takes beside its weights, as a factor: buffers, and memory in pieces too small to use.
+What a batch takes while it is worked on (its KV cache above all) is not in it: `memory` should leave
+room for that."""
+
+
 class TransformersEngine(Engine):
     """Runs every base through `generate`, with LoRA adapters through peft.
 
@@ -45,7 +63,8 @@ class TransformersEngine(Engine):
         batch_tokens: how many tokens a batch may hold, prompt and answer, padding included; None
             goes by the device.
         adapters: how many adapters may be loaded on one base; the least recently used goes first.
-        device: ``cuda``, ``mps``, ``cpu``; None takes the best there is.
+        device: ``cuda``, ``mps``, ``cpu``; None takes the best there is. An expert's
+            ``options.device`` counts more.
         dtype: of the weights, as torch calls it; None keeps what the folder says on an accelerator
             and takes float32 on a CPU.
     """
@@ -68,6 +87,8 @@ class TransformersEngine(Engine):
         # All work is done on one thread. So calls from several event loops take turns, and so does
         # what comes after a call that was cancelled: its batch can't be stopped.
         self._thread = ThreadPoolExecutor(1, "transformers")
+        self._ahead: _Ahead | None = None
+        self._reader = ThreadPoolExecutor(1, "prefetch")
 
     @classmethod
     def unavailable(cls) -> str | None:
@@ -75,6 +96,46 @@ class TransformersEngine(Engine):
             if importlib.util.find_spec(package) is None:
                 return package
         return None
+
+    @classmethod
+    def check(cls, expert: Expert, who: str) -> None:
+        device = expert.options.get("device", "cpu")
+        if not isinstance(device, str) or not device:
+            raise ConfigError(f"{who}: key `options.device`: `{device}` must be a text: \"cuda:0\"")
+
+    def device_of(self, expert: Expert) -> str:
+        device: str = expert.options.get("device") or self._device()
+        return "cuda:0" if device == "cuda" else device
+
+    def size(self, base: str, experts: Sequence[Expert]) -> int | None:
+        """The weights in the type they will have, `ALLOWANCE`, and as many of the adapters as are
+        kept, which peft makes float32."""
+        folder = _folder(experts[0])
+        if folder is None:
+            return None
+        overlays = {expert.overlay: expert for expert in experts if expert.overlay is not None}
+        adapters = sorted((weights.size(_adapter(e), 4) for e in overlays.values()), reverse=True)
+        width = None
+        if not _is_quantised(folder):
+            width = _width(self.dtype or ("float32" if self.device_of(experts[0]) == "cpu" else None))
+        return int(ALLOWANCE * weights.size(folder, width)) + sum(adapters[: self.adapters])
+
+    async def prefetch(self, base: str, experts: Sequence[Expert]) -> bool:
+        if base in self._bases:
+            return False
+        self.forget()
+        ahead = self._ahead = _Ahead(base, keep=self.device_of(experts[0]) != "cpu")
+        ahead.read = self._reader.submit(ahead.go, experts[0])
+        try:
+            return await asyncio.wrap_future(ahead.read)
+        except asyncio.CancelledError:
+            ahead.stop.set()
+            raise
+
+    def forget(self) -> None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.stop.set()
 
     async def load(self, base: str, experts: Sequence[Expert]) -> None:
         await self._do(self._load, experts[0])
@@ -89,6 +150,7 @@ class TransformersEngine(Engine):
         return await self._do(self._generate, requests) if requests else []
 
     async def close(self) -> None:
+        self.forget()
         for base in list(self._bases):
             await self.unload(base)
 
@@ -97,9 +159,19 @@ class TransformersEngine(Engine):
 
     def _load(self, expert: Expert) -> _Base:
         if expert.base not in self._bases:
-            made = _Base(expert, self._device(), self.dtype, self.adapters)
+            device = expert.options.get("device") or self._device()
+            made = _Base(expert, device, self.dtype, self.adapters, self._prefetched(expert.base))
             self._bases[expert.base] = made
         return self._bases[expert.base]
+
+    def _prefetched(self, base: str) -> dict[str, torch.Tensor] | None:
+        """The weights of `base`, if they have been read."""
+        ahead = self._ahead
+        if ahead is None or ahead.base != base or ahead.read is None:
+            return None
+        self._ahead = None
+        wait([ahead.read])  # sooner done than beginning once more
+        return ahead.tensors or None
 
     def _unload(self, base: str) -> None:
         if self._bases.pop(base, None) is not None:
@@ -197,12 +269,59 @@ class TransformersEngine(Engine):
             answers[i] = base.response(requests[i], len(prompts[i]), tokens, share)
 
 
+class _Ahead:
+    """A base that is being read into host memory. (Named tensors, pinned where CUDA takes them.)
+
+    On a CPU it would take the room of a model there: its files are only read through, so that the
+    system has them at hand.
+    """
+
+    def __init__(self, base: str, *, keep: bool) -> None:
+        self.base = base
+        self.stop = threading.Event()
+        self.read: Future[bool] | None = None
+        self.tensors: dict[str, torch.Tensor] = {}
+        self._keep = keep
+
+    def go(self, expert: Expert) -> bool:
+        """Whether all was read."""
+        folder = _folder(expert)
+        if folder is None or _is_quantised(folder):
+            return False
+        if not self._keep:
+            return self._read_through(folder)
+        import torch
+
+        found: dict[str, torch.Tensor] = {}
+        for name, tensor in _tensors(expert, folder):
+            if self.stop.is_set():
+                return False
+            found[name] = tensor.pin_memory() if torch.cuda.is_available() else tensor
+        self.tensors = found
+        return True
+
+    def _read_through(self, folder: Path) -> bool:
+        for path in sorted(folder.glob("*.safetensors")):
+            with path.open("rb") as file:
+                while file.read(1 << 24):
+                    if self.stop.is_set():
+                        return False
+        return True
+
+
 class _Base:
     """One base model on its device, with the adapters that were asked for."""
 
-    def __init__(self, expert: Expert, device: str, dtype: str | None, adapters: int) -> None:
+    def __init__(
+        self,
+        expert: Expert,
+        device: str,
+        dtype: str | None,
+        adapters: int,
+        prefetched: dict[str, torch.Tensor] | None = None,
+    ) -> None:
         import torch
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoTokenizer
         from transformers.utils import logging
 
         logging.disable_progress_bar()
@@ -213,17 +332,7 @@ class _Base:
         }
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-            if expert.mixture is not None and expert.mixture.kind == "model":
-                config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-                with torch.device("meta"):  # only to learn which class it is
-                    kind = type(AutoModelForCausalLM.from_config(config))
-                self.model = kind.from_pretrained(
-                    None, config=config, state_dict=_merged(expert.mixture), **options
-                )
-            else:
-                self.model = AutoModelForCausalLM.from_pretrained(
-                    model, use_safetensors=True, **options
-                )
+            self.model = _model(expert, options, prefetched)
             self.model.to(device).eval().requires_grad_(False)
         except torch.OutOfMemoryError:
             raise OutOfMemoryError(f"`{model}` does not fit on `{device}`") from None
@@ -466,6 +575,78 @@ class GumbelSampling:
             logs[order[mass_before >= how.top_p]] = -torch.inf
         uniform = torch.rand(logs.shape, generator=self._generators[row]).clamp_(min=1e-20)
         return logs - torch.log(-torch.log(uniform)).to(logs)
+
+
+def _model(
+    expert: Expert, options: Mapping[str, Any], prefetched: dict[str, torch.Tensor] | None
+) -> Any:
+    """The model on the CPU, of its files or of tensors that have been read or are merged."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    mixture = expert.mixture if expert.mixture and expert.mixture.kind == "model" else None
+    if mixture is None and prefetched is None:
+        return AutoModelForCausalLM.from_pretrained(expert.model, use_safetensors=True, **options)
+    config = AutoConfig.from_pretrained(expert.model, trust_remote_code=False)
+    with torch.device("meta"):  # only to learn which class it is
+        kind = type(AutoModelForCausalLM.from_config(config))
+    tensors = prefetched if prefetched is not None else _merged(cast("Mixture", mixture))
+    model = kind.from_pretrained(None, config=config, state_dict=tensors, **options)
+    with contextlib.suppress(OSError):  # there need be none
+        model.generation_config = GenerationConfig.from_pretrained(expert.model)
+    return model
+
+
+def _folder(expert: Expert) -> Path | None:
+    """Where the weights lie; None if they are still to be fetched from a hub."""
+    if expert.mixture is not None and expert.mixture.kind == "model":
+        return Path(expert.mixture.folders[0])
+    return _place(expert.model)
+
+
+@functools.lru_cache(256)
+def _place(model: str) -> Path | None:
+    if Path(model).is_dir():
+        return Path(model)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, local_files_only=True))
+    except Exception:  # not there, no name of a model, ...: loading will say
+        return None
+
+
+def _adapter(expert: Expert) -> Path:
+    """A folder whose adapter is as large as the one that `expert` has."""
+    return Path(expert.mixture.folders[0] if expert.mixture else cast(str, expert.adapter))
+
+
+def _is_quantised(folder: Path) -> bool:
+    try:
+        return "quantization_config" in json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+
+
+def _width(dtype: str | None) -> int | None:
+    """Bytes of a number of this type of torch's; None: as it is stored."""
+    if dtype in (None, "auto"):
+        return None
+    import torch
+
+    return int(getattr(torch, cast(str, dtype)).itemsize)
+
+
+def _tensors(expert: Expert, folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    from safetensors import safe_open
+
+    if expert.mixture is not None and expert.mixture.kind == "model":
+        yield from _merged(expert.mixture).items()
+        return
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no mapping
+                yield name, file.get_tensor(name)
 
 
 def _merged(mixture: Mixture) -> dict[str, torch.Tensor]:
