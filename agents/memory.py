@@ -64,8 +64,10 @@ class Memory:
             return value
         if isinstance(value, Mapping):
             if not value:
-                raise InputError("`memory` names no device: add one, such as `\"cuda:0\" = \"80GiB\"`")
-            return cls({str(device): _room(text, f"`memory.{device}`") for device, text in value.items()})
+                raise InputError('`memory` names no device: add one, such as `"cuda:0" = "80GiB"`')
+            return cls(
+                {str(device): _room(text, f"`memory.{device}`") for device, text in value.items()}
+            )
         if isinstance(value, str) and "=" in value:
             pairs = [pair.partition("=") for pair in value.split(",")]
             return cls.parse({device.strip(): text.strip() for device, _, text in pairs})
@@ -76,7 +78,9 @@ class Memory:
         return self.rooms.get(device, self.rooms.get(""))
 
     def __str__(self) -> str:
-        return ",".join(f"{device}={room}" if device else str(room) for device, room in self.rooms.items())
+        return ",".join(
+            f"{device}={room}" if device else str(room) for device, room in self.rooms.items()
+        )
 
 
 def _room(value: object, what: str) -> Room:
@@ -95,7 +99,7 @@ def _room(value: object, what: str) -> Room:
     if not isinstance(value, int) or isinstance(value, bool):
         raise InputError(f"{what} is `{value}`: {rule}")
     if value < 1:
-        raise InputError(f"{what} is {value}: at least 1 model must be allowed to be loaded: {rule}")
+        raise InputError(f"{what} is {value}: at least 1 model must be allowed to be loaded")
     return Room(models=value)
 
 

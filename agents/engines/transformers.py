@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
 import importlib.util
-import json
-import threading
 import time
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from swarm.agents import weights
 from swarm.agents.engines.base import Engine
+from swarm.agents.engines.checkpoints import (
+    Prefetch,
+    adapter_folder,
+    is_quantised,
+    load_model,
+    merged,
+    weights_folder,
+    width_of,
+)
 from swarm.agents.messages import Messages, Request, Response, Usage
 from swarm.errors import (
     ConfigError,
@@ -30,7 +34,7 @@ from swarm.errors import (
 if TYPE_CHECKING:
     import torch
 
-    from swarm.agents.expert import Expert, Mixture
+    from swarm.agents.expert import Expert
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -47,9 +51,9 @@ than applying several to their rows, if the rows are many enough."""
 
 
 ALLOWANCE = 1.1
-"""What a base takes beside its weights, as a factor: buffers, and memory in pieces too small to use.
-What a batch takes while it is worked on (its KV cache above all) is not in it: `memory` should leave
-room for that."""
+"""What a base takes beside its weights, as a factor: buffers, and memory in pieces too small for
+anything. What a batch takes while it is worked on (its KV cache above all) is not in it: `memory`
+should leave room for that."""
 
 
 class TransformersEngine(Engine):
@@ -87,7 +91,7 @@ class TransformersEngine(Engine):
         # All work is done on one thread. So calls from several event loops take turns, and so does
         # what comes after a call that was cancelled: its batch can't be stopped.
         self._thread = ThreadPoolExecutor(1, "transformers")
-        self._ahead: _Ahead | None = None
+        self._ahead: Prefetch | None = None
         self._reader = ThreadPoolExecutor(1, "prefetch")
 
     @classmethod
@@ -101,7 +105,7 @@ class TransformersEngine(Engine):
     def check(cls, expert: Expert, who: str) -> None:
         device = expert.options.get("device", "cpu")
         if not isinstance(device, str) or not device:
-            raise ConfigError(f"{who}: key `options.device`: `{device}` must be a text: \"cuda:0\"")
+            raise ConfigError(f'{who}: key `options.device`: `{device}` must be a text: "cuda:0"')
 
     def device_of(self, expert: Expert) -> str:
         device: str = expert.options.get("device") or self._device()
@@ -110,21 +114,25 @@ class TransformersEngine(Engine):
     def size(self, base: str, experts: Sequence[Expert]) -> int | None:
         """The weights in the type they will have, `ALLOWANCE`, and as many of the adapters as are
         kept, which peft makes float32."""
-        folder = _folder(experts[0])
+        folder = weights_folder(experts[0])
         if folder is None:
             return None
         overlays = {expert.overlay: expert for expert in experts if expert.overlay is not None}
-        adapters = sorted((weights.size(_adapter(e), 4) for e in overlays.values()), reverse=True)
+        adapters = sorted(
+            (weights.size(adapter_folder(e), 4) for e in overlays.values()), reverse=True
+        )
         width = None
-        if not _is_quantised(folder):
-            width = _width(self.dtype or ("float32" if self.device_of(experts[0]) == "cpu" else None))
+        if not is_quantised(folder):
+            width = width_of(
+                self.dtype or ("float32" if self.device_of(experts[0]) == "cpu" else None)
+            )
         return int(ALLOWANCE * weights.size(folder, width)) + sum(adapters[: self.adapters])
 
     async def prefetch(self, base: str, experts: Sequence[Expert]) -> bool:
         if base in self._bases:
             return False
         self.forget()
-        ahead = self._ahead = _Ahead(base, keep=self.device_of(experts[0]) != "cpu")
+        ahead = self._ahead = Prefetch(base, keep=self.device_of(experts[0]) != "cpu")
         ahead.read = self._reader.submit(ahead.go, experts[0])
         try:
             return await asyncio.wrap_future(ahead.read)
@@ -269,46 +277,6 @@ class TransformersEngine(Engine):
             answers[i] = base.response(requests[i], len(prompts[i]), tokens, share)
 
 
-class _Ahead:
-    """A base that is being read into host memory. (Named tensors, pinned where CUDA takes them.)
-
-    On a CPU it would take the room of a model there: its files are only read through, so that the
-    system has them at hand.
-    """
-
-    def __init__(self, base: str, *, keep: bool) -> None:
-        self.base = base
-        self.stop = threading.Event()
-        self.read: Future[bool] | None = None
-        self.tensors: dict[str, torch.Tensor] = {}
-        self._keep = keep
-
-    def go(self, expert: Expert) -> bool:
-        """Whether all was read."""
-        folder = _folder(expert)
-        if folder is None or _is_quantised(folder):
-            return False
-        if not self._keep:
-            return self._read_through(folder)
-        import torch
-
-        found: dict[str, torch.Tensor] = {}
-        for name, tensor in _tensors(expert, folder):
-            if self.stop.is_set():
-                return False
-            found[name] = tensor.pin_memory() if torch.cuda.is_available() else tensor
-        self.tensors = found
-        return True
-
-    def _read_through(self, folder: Path) -> bool:
-        for path in sorted(folder.glob("*.safetensors")):
-            with path.open("rb") as file:
-                while file.read(1 << 24):
-                    if self.stop.is_set():
-                        return False
-        return True
-
-
 class _Base:
     """One base model on its device, with the adapters that were asked for."""
 
@@ -332,7 +300,7 @@ class _Base:
         }
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-            self.model = _model(expert, options, prefetched)
+            self.model = load_model(expert, options, prefetched)
             self.model.to(device).eval().requires_grad_(False)
         except torch.OutOfMemoryError:
             raise OutOfMemoryError(f"`{model}` does not fit on `{device}`") from None
@@ -392,7 +360,7 @@ class _Base:
                     self.model.add_adapter(name, config)
                 else:
                     self.model = PeftModel(self.model, config, adapter_name=name)
-                set_peft_model_state_dict(self.model, _merged(expert.mixture), adapter_name=name)
+                set_peft_model_state_dict(self.model, merged(expert.mixture), adapter_name=name)
             elif hasattr(self.model, "peft_config"):
                 self.model.load_adapter(expert.adapter, adapter_name=name, use_safetensors=True)
             else:
@@ -575,85 +543,6 @@ class GumbelSampling:
             logs[order[mass_before >= how.top_p]] = -torch.inf
         uniform = torch.rand(logs.shape, generator=self._generators[row]).clamp_(min=1e-20)
         return logs - torch.log(-torch.log(uniform)).to(logs)
-
-
-def _model(
-    expert: Expert, options: Mapping[str, Any], prefetched: dict[str, torch.Tensor] | None
-) -> Any:
-    """The model on the CPU, of its files or of tensors that have been read or are merged."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
-
-    mixture = expert.mixture if expert.mixture and expert.mixture.kind == "model" else None
-    if mixture is None and prefetched is None:
-        return AutoModelForCausalLM.from_pretrained(expert.model, use_safetensors=True, **options)
-    config = AutoConfig.from_pretrained(expert.model, trust_remote_code=False)
-    with torch.device("meta"):  # only to learn which class it is
-        kind = type(AutoModelForCausalLM.from_config(config))
-    tensors = prefetched if prefetched is not None else _merged(cast("Mixture", mixture))
-    model = kind.from_pretrained(None, config=config, state_dict=tensors, **options)
-    with contextlib.suppress(OSError):  # there need be none
-        model.generation_config = GenerationConfig.from_pretrained(expert.model)
-    return model
-
-
-def _folder(expert: Expert) -> Path | None:
-    """Where the weights lie; None if they are still to be fetched from a hub."""
-    if expert.mixture is not None and expert.mixture.kind == "model":
-        return Path(expert.mixture.folders[0])
-    return _place(expert.model)
-
-
-@functools.lru_cache(256)
-def _place(model: str) -> Path | None:
-    if Path(model).is_dir():
-        return Path(model)
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(model, local_files_only=True))
-    except Exception:  # not there, no name of a model, ...: loading will say
-        return None
-
-
-def _adapter(expert: Expert) -> Path:
-    """A folder whose adapter is as large as the one that `expert` has."""
-    return Path(expert.mixture.folders[0] if expert.mixture else cast(str, expert.adapter))
-
-
-def _is_quantised(folder: Path) -> bool:
-    try:
-        return "quantization_config" in json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return False
-
-
-def _width(dtype: str | None) -> int | None:
-    """Bytes of a number of this type of torch's; None: as it is stored."""
-    if dtype in (None, "auto"):
-        return None
-    import torch
-
-    return int(getattr(torch, cast(str, dtype)).itemsize)
-
-
-def _tensors(expert: Expert, folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    from safetensors import safe_open
-
-    if expert.mixture is not None and expert.mixture.kind == "model":
-        yield from _merged(expert.mixture).items()
-        return
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - it is no mapping
-                yield name, file.get_tensor(name)
-
-
-def _merged(mixture: Mixture) -> dict[str, torch.Tensor]:
-    """In memory, tensor by tensor: no more than the result and what it is being added to."""
-    from swarm.agents.merge import check_compatible, merge
-
-    return dict(merge(check_compatible(mixture.folders), mixture.coefficients))
 
 
 def _paragraphs(messages: Messages) -> str:

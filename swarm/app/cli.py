@@ -58,6 +58,14 @@ JsonOption = Annotated[
         "--json", envvar="SWARM_JSON", help="Print one JSON document on stdout and nothing else."
     ),
 ]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="SWARM_MEMORY",
+        metavar="ROOM",
+        help="What models may take on a device: 80GiB, or a number of them; else the pool says.",
+    ),
+]
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", envvar="SWARM_QUIET", help="Show no progress.")
 ]
@@ -112,6 +120,7 @@ def run(
     name: Annotated[
         str | None, typer.Option(envvar="SWARM_NAME", metavar="TEXT", help="What to call the run.")
     ] = None,
+    memory: MemoryOption = None,
     store: StoreOption = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also show each agent's response, or the graph.")
@@ -135,7 +144,9 @@ def run(
 
     defaults = {**DEFAULTS, "split": "test"}
     chosen = choose(
-        context, ("pool", "question", "task", "split", "limit", "name", "store"), defaults=defaults
+        context,
+        ("pool", "question", "task", "split", "limit", "name", "memory", "store"),
+        defaults=defaults,
     )
     wanted = load_run(graph, chosen)
     with _resumable(chosen, "run", graph, as_json=json_):
@@ -211,6 +222,7 @@ def optimize(
         int | None,
         typer.Option(metavar="N", min=1, help="N jobs, with hyperparameters from the paper."),
     ] = None,
+    memory: MemoryOption = None,
     store: StoreOption = None,
     quiet: QuietOption = False,
     json_: JsonOption = False,

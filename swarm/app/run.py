@@ -17,7 +17,7 @@ from swarm.app.graph_argument import (
     topology,
     with_found_experts,
 )
-from swarm.app.jobs import check_split, load_pool, load_task, remembered
+from swarm.app.jobs import check_split, load_pool, load_task, remembered, within
 from swarm.app.settings import Chosen
 from swarm.app.watch import WatchedRuntime, watch
 from swarm.errors import EngineError, InputError
@@ -73,7 +73,8 @@ class Question:
     def go(self, *, quiet: bool) -> Asked:
         """Asks it; `EngineError` if a call fails."""
         with watch("asking", len(self.graph.agents), quiet=quiet) as watching:
-            system = System(self.graph, self.pool, runtime=WatchedRuntime(watching))
+            runtime = WatchedRuntime(watching, self.pool.memory)
+            system = System(self.graph, self.pool, runtime=runtime)
             return Asked(system.invoke(self.text))
 
 
@@ -100,7 +101,7 @@ class Scoring:
                 split=split,
                 limit=limit,
                 store=self.chosen.value("store"),
-                runtime=WatchedRuntime(watching),
+                runtime=WatchedRuntime(watching, self.pool.memory),
                 name=self.chosen.value("name"),
                 settings=self.settings,
             )
@@ -118,6 +119,7 @@ def load_run(argument: str, chosen: Chosen) -> Question | Scoring:
     """
     by_task = _by_task(chosen)
     graph, pool, files = graph_and_pool(argument, chosen)
+    within(pool, chosen)
     with naming(argument):
         resolve(graph, pool)
     require_engines(pool[expert] for expert in graph.experts)

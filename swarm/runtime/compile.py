@@ -25,8 +25,9 @@ from swarm.agents.role import Role, find_role
 from swarm.errors import EngineError
 from swarm.graphs.graph import AgentGraph
 from swarm.runtime.agenda import Agenda, Item
+from swarm.runtime.columns import Answers, Outcome
 from swarm.runtime.runtime import gather, run_sync
-from swarm.runtime.scheduler import Answers, Outcome, Participant, Scheduler
+from swarm.runtime.scheduler import Participant, Scheduler
 
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph

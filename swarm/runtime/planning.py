@@ -1,13 +1,14 @@
 """Which base to load next, and which to evict for it: a beam search over all that will be asked.
 
-Where the models that are wanted do not all fit, the order in which they are loaded decides how often
-they are. With room for one it is a shortest common supersequence of the running graphs, with room
-for more it is that and paging at once: both are NP-hard (Maier, J. ACM 25, 1978), so this searches.
+Where the models that are wanted do not all fit, the order in which they are loaded decides how
+often they are. With room for one it is a shortest common supersequence of the running graphs, with
+room for more it is that and paging at once. The first is NP-hard (Maier, J. ACM 25, 1978), so this
+searches.
 
-A state says which items are answered and which bases are loaded; all that loaded bases can answer is
-answered, since waiting with it spares no load. A step loads a base that somebody waits for and evicts
-those that are needed latest. At each number of loads the best few states are kept. What one wave after
-the other would do is one of the candidates, so a plan never takes more loads than that.
+A state says which items are answered and which bases are loaded; all that loaded bases can answer
+is answered, since waiting with it spares no load. A step loads a base that somebody waits for and
+evicts those that are needed latest. At each number of loads the best few states are kept. What one
+wave after the other would do is one of the candidates, so a plan never takes more loads than that.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ class Weights(NamedTuple):
 
 
 WEIGHTS = (Weights(0.0, 0.2, 3.0), Weights(0.3, 0.1, 1.0))
-"""Of one search, or where a load takes long of two, the better of which counts. Found on random graphs (`benchmarks/residency.py`)."""
+"""Of one search, or where a load takes long of two, the better of which counts. Found on random
+graphs such as those of `benchmarks/residency.py`."""
 
 
 class Problem:
@@ -111,7 +113,9 @@ class Problem:
         self.index = {name: b for b, name in enumerate(self.names)}
         self._loaded = [self.index[name] for name in loaded]
         devices = sorted({models[name].device for name in self.names})
-        self._device = np.array([devices.index(models[name].device) for name in self.names], np.int64)
+        self._device = np.array(
+            [devices.index(models[name].device) for name in self.names], np.int64
+        )
         sizes = [models[name].size for name in self.names]
         self._free = np.array([size == 0 for size in sizes], np.bool_)
         self._bytes = np.array([size or 0 for size in sizes], np.float64)
@@ -228,7 +232,7 @@ class Problem:
                 k = int(np.argmin(np.where(done, cost, np.inf)))
                 if best is None or cost[k] < best[0]:
                     best = float(cost[k]), len(history), k
-            going = ~done if best is None else ~done & (cost < best[0])
+            going: Bools = np.logical_not(done) & (cost < (np.inf if best is None else best[0]))
             if not going.any():
                 assert best is not None
                 return self._trace(best[1], best[2], history, loaded)
@@ -355,5 +359,3 @@ class Problem:
 
 def _limit(limit: int | None) -> float:
     return float("inf") if limit is None else float(limit)
-
-

@@ -119,6 +119,10 @@ class Residency:
         Raises:
             InputError: one has not, or nobody knows how large it is.
         """
+        if all(room.models is not None for room in self.memory.rooms.values()) and (
+            "" in self.memory.rooms
+        ):
+            return  # there is room for any one model
         together: dict[str, dict[str | None, Expert]] = {}
         for expert in experts:
             together.setdefault(expert.base, {}).setdefault(expert.overlay, expert)
@@ -138,8 +142,8 @@ class Residency:
         if not room.holds([model.size]):
             where = f" on `{model.device}`" if model.device else ""
             raise InputError(
-                f"`{base}` takes {shown(model.size or 0)}, adapters included, and `memory` is {room}"
-                f"{where}: give more, or use a smaller model"
+                f"`{base}` takes {shown(model.size or 0)}, adapters included, and `memory` is "
+                f"{room}{where}: give more, or use a smaller model"
             )
         return model, room
 

@@ -24,8 +24,8 @@ class Runtime:
 
     Args:
         engines: used under their names instead of new ones: ``{"scripted": MyEngine()}``.
-        memory: what models may take on a device: a number of them, or bytes such as ``"80GiB"``; for
-            several devices a table of these (see `swarm.agents.memory.Memory`).
+        memory: what models may take on a device: a number of them, or bytes such as ``"80GiB"``;
+            for several devices a table of these (see `swarm.agents.memory.Memory`).
     """
 
     def __init__(

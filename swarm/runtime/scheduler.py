@@ -5,10 +5,10 @@ is waiting, a wave starts: what is known is answered from the cache, what was as
 once, and the rest is grouped by base model and run, loaded bases first.
 
 If all models fit that are wanted now and later, a wave asks every base that somebody waits for. If
-they do not, it asks one and is over: the answers let graphs go on, and what they then want of a loaded
-base is asked before another is loaded. Which one that is, and what is evicted for it, is planned from
-what the running graphs have yet to ask (`swarm.runtime.planning`). While the device works on one base,
-the weights of the next are read into host memory.
+they do not, it asks one and is over: the answers let graphs go on, and what they then want of a
+loaded base is asked before another is loaded. Which one that is, and what is evicted for it, is
+planned from what the running graphs have yet to ask (`swarm.runtime.planning`). While the device
+works on one base, the weights of the next are read into host memory.
 
 Promises (DESIGN.md): every request gets exactly one response or one error; a base is loaded at most
 once a wave; never more bases are loaded than the residency allows; a failing request fails itself
@@ -22,11 +22,10 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain, islice, repeat
+from itertools import chain, repeat
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from swarm.agents.engines import Engine
 from swarm.agents.expert import Expert
@@ -34,22 +33,12 @@ from swarm.agents.messages import Messages, Request, Response, leaves, request_k
 from swarm.errors import EngineError
 from swarm.runtime.agenda import Agenda
 from swarm.runtime.cache import Recorder
+from swarm.runtime.columns import Added, Answers, Column, Group, Outcome
 from swarm.runtime.residency import Loaded, Residency
 from swarm.runtime.route import Pending, Route, Turn
 from swarm.store.records import AnswerRecord, BatchRecord
 
-Outcome = Response | EngineError
 T = TypeVar("T")
-
-
-class Answers(NamedTuple):
-    """What a column was answered: three lists as long as the column."""
-
-    outcomes: list[Outcome]
-    keys: list[bytes] | None
-    """Content addresses; None where nothing is recorded."""
-    cached: list[bool]
-    """Whether no request was made for it: it was known, or another had asked the same."""
 
 
 class Participant:
@@ -98,103 +87,6 @@ class Participant:
             self._open += self._missing[follower] == 0
 
 
-@dataclass(eq=False)
-class _Column:
-    """A column of prompts for one expert, and who waits for its answers."""
-
-    expert: Expert
-    prompts: Sequence[Messages]
-    draw: int
-    participant: Participant | None
-    item: int
-    future: asyncio.Future[Answers]
-
-    def settle(self, answers: Answers) -> None:
-        if self.participant is not None:
-            self.participant._answer(self.item)
-        self.future.set_result(answers)
-
-
-class _Group:
-    """Columns that want the same of the same expert: every prompt once."""
-
-    def __init__(self, column: _Column, *, spare: bool = True) -> None:
-        """For columns like this one. Without `spare`, what is wanted twice is asked twice."""
-        self.expert = column.expert
-        self.draw = column.draw
-        self.prompts: list[Messages] = []
-        self.keys: list[bytes] | None = None
-        """Content addresses of `prompts`; None where nothing is recorded."""
-        self.outcomes: list[Outcome | None] = []
-        """Of `prompts`; None: not known yet."""
-        self.asked: set[int] = set()
-        """Positions for which a request was made."""
-        self._columns: list[tuple[_Column, list[int]]] = []
-        """With the positions of their prompts."""
-        self._index: dict[Any, int] = {}
-        self._spare = spare
-
-    def add(self, column: _Column) -> _Added:
-        """Takes a column in."""
-        index, before = self._index, len(self.prompts)
-        if self._spare:
-            places = [index.setdefault(prompt, len(index)) for prompt in column.prompts]
-            self.prompts += islice(index, before, None)
-        else:
-            places = list(range(before, before + len(column.prompts)))
-            self.prompts += column.prompts
-        self._columns.append((column, places))
-        new = range(before, len(self.prompts))
-        self.outcomes += [None] * len(new)
-        return _Added(self, new, places)
-
-    @property
-    def columns(self) -> list[_Column]:
-        return [column for column, _ in self._columns]
-
-    def wanted(self) -> bool:
-        """Whether somebody still waits for it."""
-        return not all(column.future.done() for column, _ in self._columns)
-
-    def missing(self) -> list[int]:
-        """Positions that somebody waits for whose outcome is not known yet."""
-        waiting = [places for column, places in self._columns if not column.future.done()]
-        wanted = waiting[0] if len(waiting) == 1 else chain.from_iterable(waiting)
-        return [i for i in dict.fromkeys(wanted) if self.outcomes[i] is None]
-
-    def settle(self, *, known: bool = False) -> int:
-        """Answers every column, or those of which all is known. The first that wanted a prompt counts
-        as the one who asked; returns how many others wanted the same."""
-        asked, fresh, shared = self.asked, set(self.asked), 0
-        left: list[tuple[_Column, list[int]]] = []
-        for column, places in self._columns:
-            outcomes: list[Any] = [self.outcomes[i] for i in places]
-            if column.future.done():  # whoever waited has been cancelled
-                continue
-            if known and None in outcomes:
-                left.append((column, places))
-                continue
-            keys = None if self.keys is None else [self.keys[i] for i in places]
-            cached = []
-            for i in places:
-                cached.append(i not in fresh)
-                shared += i not in fresh and i in asked
-                fresh.discard(i)
-            column.settle(Answers(outcomes, keys, cached))
-        self._columns = left
-        return shared
-
-
-class _Added(NamedTuple):
-    """A column that a group has taken in."""
-
-    group: _Group
-    new: range
-    """The positions of prompts that nobody had wanted before."""
-    places: Sequence[int]
-    """The positions of all of its prompts."""
-
-
 class Scheduler:
     """Runs on one event loop; all methods must be called from it.
 
@@ -218,9 +110,9 @@ class Scheduler:
         """How many calls were answered from the record."""
         self.shared = 0
         """How many calls were answered by what another call had asked in the same wave."""
-        self._arrived: list[_Column] = []
+        self._arrived: list[Column] = []
         """What has been handed in since the last wave began."""
-        self._groups: dict[tuple[bytes, int], _Group] = {}
+        self._groups: dict[tuple[bytes, int], Group] = {}
         """What has been looked up and waits for its base, by expert and draw."""
         self._participants: set[Participant] = set()
         self._route = Route(residency)
@@ -254,7 +146,7 @@ class Scheduler:
         `item` says which of the participant's agenda this is.
         """
         loop = asyncio.get_running_loop()
-        column = _Column(expert, prompts, draw, participant, item, loop.create_future())
+        column = Column(expert, prompts, draw, participant, item, loop.create_future())
         resident = self.residency.engine(expert.engine).resident
         if participant is not None:
             participant._ask()
@@ -301,7 +193,7 @@ class Scheduler:
             if not self._everyone_waits():
                 return  # what was known lets somebody go on, who may want more of the same bases
             self.waves += 1
-            bases: dict[str, list[_Group]] = defaultdict(list)
+            bases: dict[str, list[Group]] = defaultdict(list)
             for group in self._groups.values():
                 bases[group.expert.base].append(group)
             going = [graph for graph in self._participants if not graph.cancelled]
@@ -316,7 +208,7 @@ class Scheduler:
     def _collect(self) -> None:
         """Puts what has arrived into groups, and answers what is known."""
         arrived, self._arrived = self._arrived, []
-        new: list[_Added] = []
+        new: list[Added] = []
         try:
             for name in [name for name, group in self._groups.items() if not group.wanted()]:
                 del self._groups[name]
@@ -325,7 +217,7 @@ class Scheduler:
                     continue
                 name = column.expert.fingerprint, column.draw
                 if name not in self._groups:
-                    self._groups[name] = _Group(column, spare=self.spare)
+                    self._groups[name] = Group(column, spare=self.spare)
                 new.append(self._groups[name].add(column))
             self._look_up(new)
             for name in {(added.group.expert.fingerprint, added.group.draw): None for added in new}:
@@ -336,7 +228,7 @@ class Scheduler:
             _abandon(arrived, error)
             raise
 
-    def _pending(self, bases: Mapping[str, Sequence[_Group]]) -> dict[str, Pending]:
+    def _pending(self, bases: Mapping[str, Sequence[Group]]) -> dict[str, Pending]:
         found = {}
         for base, groups in bases.items():
             columns = [column for group in groups for column in group.columns]
@@ -347,7 +239,7 @@ class Scheduler:
             )
         return found
 
-    async def _run_base(self, turn: Turn, groups: Sequence[_Group]) -> None:
+    async def _run_base(self, turn: Turn, groups: Sequence[Group]) -> None:
         await self._answer(
             turn,
             [(group, group.missing()) for group in groups],
@@ -357,9 +249,9 @@ class Scheduler:
             del self._groups[group.expert.fingerprint, group.draw]
             self.shared += group.settle()
 
-    async def _run_directly(self, column: _Column) -> None:
+    async def _run_directly(self, column: Column) -> None:
         """Answers a column of an engine that need not wait for a wave."""
-        group = _Group(column, spare=self.spare)
+        group = Group(column, spare=self.spare)
         mine: dict[int, tuple[Any, ...]] = {}
         others: dict[int, asyncio.Future[Outcome]] = {}
         try:
@@ -385,17 +277,17 @@ class Scheduler:
             group.outcomes[i] = await future
         self.shared += group.settle() + len(others)
 
-    def _look_up(self, new: Sequence[_Added]) -> None:
+    def _look_up(self, new: Sequence[Added]) -> None:
         """Fills in keys, and the outcomes that are known, of what groups have taken in."""
         if self.recorder is None:
             return
-        fresh: list[tuple[_Group, int, bytes]] = []
-        for group, places, _ in new:
+        fresh: list[tuple[Group, int, bytes]] = []
+        for group, positions, _ in new:
             fingerprint, draw = group.expert.fingerprint, group.draw
-            prompts = group.prompts[places.start : places.stop]
+            prompts = group.prompts[positions.start : positions.stop]
             keys = [request_key(fingerprint, prompt, draw) for prompt in prompts]
             group.keys = [*(group.keys or ()), *keys]
-            fresh += zip(repeat(group), places, keys)
+            fresh += zip(repeat(group), positions, keys)
         if not self.spare or not fresh:
             return
         known = self.recorder.known([key for _, _, key in fresh])
@@ -408,7 +300,7 @@ class Scheduler:
     async def _answer(
         self,
         turn: Turn,
-        asks: Sequence[tuple[_Group, Sequence[int]]],
+        asks: Sequence[tuple[Group, Sequence[int]]],
         wanted: Callable[[], bool] = lambda: True,
     ) -> None:
         """Asks for these positions of these groups, all of the turn's base, and fills in outcomes.
@@ -553,7 +445,7 @@ def _given_up() -> EngineError:
     return EngineError("the request was given up before it was answered")
 
 
-def _abandon(columns: Iterable[_Column], error: BaseException) -> None:
+def _abandon(columns: Iterable[Column], error: BaseException) -> None:
     """Nobody may wait for ever for a wave that ended before its time."""
     for column in columns:
         if column.future.done():

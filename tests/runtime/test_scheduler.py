@@ -71,8 +71,9 @@ class Graph:
     @property
     def agenda(self):
         """Every column comes after all of the step before."""
-        before = [(), *map(tuple, self.places)]
-        return Agenda([Item(c.expert, b) for b, step in zip(before, self.steps) for c in step])
+        before = [(), *map(tuple, self.places[:-1])]
+        steps = zip(before, self.steps, strict=True)
+        return Agenda([Item(column.expert, heard) for heard, step in steps for column in step])
 
 
 EXPERTS = [
@@ -365,7 +366,8 @@ async def test_a_shared_request_outlives_the_one_who_asked_first():
 async def test_http_requests_do_not_wait_for_waves():
     fake, http = Fake(), FakeHTTP()
     scheduler = Scheduler(Residency({"fake": fake, "http": http}))
-    with scheduler.join(Agenda([Item(expert())])):  # a graph that asks nothing for now holds up every wave
+    # A graph that asks nothing for now holds up every wave.
+    with scheduler.join(Agenda([Item(expert())])):
         waiting = asyncio.create_task(scheduler.ask(expert(), [prompt("x")]))
         async with asyncio.timeout(60):
             await scheduler.ask(expert(engine="http"), [prompt("x")])
