@@ -360,7 +360,7 @@ def show_(
         elif batches:
             made = opened.batches(run)
             if json_:
-                documents.print_json([documents.batch_document(view) for view in made])
+                documents.print_json(documents.batches_document(made))
             else:
                 show.batches(console(), made)
         else:
@@ -495,10 +495,11 @@ def plot(
     json_: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Draw a job: how it converged, its graphs, what it cost.
+    """Draw a run: its batches over time, and of a job how it converged, its graphs, what it cost.
 
-    Every picture that the job has data for is written as PNG and SVG into DIR: convergence, swarm,
-    graphs, contribution, places, calls, coefficients, coefficients_by_iteration.
+    Every picture that the run has data for is written as PNG and SVG into DIR: timeline; of jobs
+    also convergence, swarm, graphs, contribution, places, calls, coefficients,
+    coefficients_by_iteration.
 
     \b
     Example:

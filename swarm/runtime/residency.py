@@ -210,7 +210,7 @@ class Residency:
             raise
         self._loaded[base] = _Resident(engine, model.device, model.size, wanted)
         self._loaded.move_to_end(base)
-        if not fresh and not evicted:
+        if model.size == 0 or not (fresh or evicted):
             return Loaded()
         return Loaded(
             fresh=fresh,
