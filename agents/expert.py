@@ -19,15 +19,17 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from swarm.agents import weights
 from swarm.agents.engines import ENGINES, engine_names
+from swarm.agents.memory import Memory
 from swarm.agents.messages import Messages, Usage
 from swarm.agents.prompt import STYLES, PromptStyle
 from swarm.agents.role import Role
-from swarm.errors import ConfigError, PoolError, did_you_mean
+from swarm.errors import ConfigError, InputError, PoolError, did_you_mean
 from swarm.settings_file import read_settings, settings_error
 
 if TYPE_CHECKING:
@@ -182,9 +184,11 @@ class Expert(BaseModel):
     @functools.cached_property
     def base(self) -> str:
         """What must be resident to ask this expert: experts with one base share batches."""
+        model = f"{self.engine}:{self.model}"
         if self.mixture is not None and self.mixture.kind == "model":
-            return f"{self.engine}:{self.model}+{self.mixture.digest.hex()[:32]}"
-        return f"{self.engine}:{self.model}"
+            model = f"{model}+{self.mixture.digest.hex()[:32]}"
+        device = self.options.get("device")
+        return model if device is None else f"{model}@{device}"
 
     @functools.cached_property
     def overlay(self) -> str | None:
@@ -269,21 +273,41 @@ class _PoolFile(BaseModel):
     """Any key of an expert, for those that do not give it themselves."""
     experts: list[dict[str, Any]]
     roles: list[Role] = Field(default_factory=list)
+    memory: Any = None
+    """What models may take on a device: a number of them, or bytes, or a table of these."""
+
+    @field_validator("memory")
+    @classmethod
+    def _check_memory(cls, value: object) -> Memory | None:
+        try:
+            return None if value is None else Memory.parse(value)
+        except InputError as error:
+            raise ValueError(str(error)) from None
 
 
 class Pool(Mapping[str, Expert]):
     """The experts a system may use, by name, in order."""
 
     def __init__(
-        self, experts: Iterable[Expert], *, name: str = "pool", roles: Iterable[Role] = ()
+        self,
+        experts: Iterable[Expert],
+        *,
+        name: str = "pool",
+        roles: Iterable[Role] = (),
+        memory: Memory | Mapping[str, str | int] | str | int | None = None,
     ) -> None:
         """Checks what can be checked without loading a model.
 
+        `memory` is what its models may take on a device (`swarm.agents.memory.Memory`), where no
+        runtime says it; None: one model.
+
         Raises:
+            InputError: `memory` is no number of models or bytes.
             PoolError: no experts, two (or two roles) of one name, an unknown engine, weights that
                 are missing or made for another base.
         """
         self.name = name
+        self.memory = None if memory is None else Memory.parse(memory)
         self.roles: dict[str, Role] = {}
         for role in roles:
             if role.name in self.roles:
@@ -321,7 +345,7 @@ class Pool(Mapping[str, Expert]):
                     merged[table] = {k: v for each in tables for k, v in each.items()}
             experts.append(_expert(merged, f"{path}: expert {i + 1}", path.parent))
         try:
-            return cls(experts, name=file.name, roles=file.roles)
+            return cls(experts, name=file.name, roles=file.roles, memory=file.memory)
         except (ConfigError, PoolError) as error:
             raise type(error)(f"`{path}`: {error}") from None
 
@@ -374,7 +398,8 @@ class Pool(Mapping[str, Expert]):
 
     def subset(self, *names: str) -> Pool:
         """A pool of these experts, in this order."""
-        return Pool((self[name] for name in names), name=self.name, roles=self.roles.values())
+        experts = (self[name] for name in names)
+        return Pool(experts, name=self.name, roles=self.roles.values(), memory=self.memory)
 
     @property
     def fingerprint(self) -> bytes:

@@ -39,6 +39,10 @@ def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _header(path: Path) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(entry["shape"]) for name, entry in _entries(path).items()}
+
+
+def _entries(path: Path) -> dict[str, Any]:
     """https://github.com/huggingface/safetensors#format: 8 bytes of length, JSON, then the data."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
@@ -49,7 +53,32 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
     end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if path.stat().st_size < 8 + size + end:
         raise ValueError("it is cut off")
-    return {name: tuple(entry["shape"]) for name, entry in header.items()}
+    return header
+
+
+NUMBERS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+"""Floating-point types as safetensors calls them: those that loading may change. Their bytes."""
+
+
+def size(folder: Path, width: int | None = None) -> int:
+    """Bytes of all tensors in the folder's safetensors files: as they are stored, or with `width`
+    bytes for each floating-point number."""
+    return sum(
+        _file_size(path, width, path.stat().st_size, path.stat().st_mtime_ns)
+        for path in folder.glob("*.safetensors")
+    )
+
+
+@functools.cache
+def _file_size(path: Path, width: int | None, size: int, modified: int) -> int:
+    total = 0
+    for entry in _entries(path).values():
+        first, last = entry["data_offsets"]
+        if width is not None and entry["dtype"] in NUMBERS:
+            total += width * (last - first) // NUMBERS[entry["dtype"]]
+        else:
+            total += last - first
+    return total
 
 
 def _read_json(path: Path) -> dict[str, Any]:

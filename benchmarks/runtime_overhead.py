@@ -82,7 +82,7 @@ async def measure(rounds: int) -> dict[str, list[float]]:
     pool = swarm.Pool(
         [swarm.Expert.scripted(f"expert-{i}", answer, prompt="compact") for i in range(AGENTS)]
     )
-    graph, runtime = chain(list(pool)), swarm.Runtime(resident=AGENTS)
+    graph, runtime = chain(list(pool)), swarm.Runtime(memory=AGENTS)
     plain = plain_program(pool)
     found: dict[str, list[float]] = {}
 

@@ -158,7 +158,7 @@ def sample(
     """
     if questions < 1:
         raise InputError(f"a sample of {questions} questions: must be at least 1")
-    runtime = runtime or default_runtime()
+    runtime = runtime or default_runtime(pool.memory)
     whole = plan(optimizer, task, pool, split=split, limit=limit, jobs=jobs)
     work = optimizer.workload(pool)
     rng = np.random.default_rng(work.seed)

@@ -138,11 +138,15 @@ class RoleStep(SettledOptimizer):
         budget: Budget | None = None,
     ) -> System:
         """See `Optimizer.fit`. Every expert of the pool plays one agent."""
-        runtime, progress = runtime or default_runtime(), progress or default_progress()
+        runtime, progress = (
+            runtime or default_runtime(pool.memory),
+            progress or default_progress(),
+        )
         if len(pool) < 2:
             raise InputError(f"pool `{pool.name}` has 1 expert: there is no graph to search for")
         agents = name_agents(list(pool), _roles(self._settings.roles, pool))
         resolve(AgentGraph(agents=agents, edges=tuple(pairwise(a.name for a in agents))), pool)
+        runtime.residency.check(pool.values())
         new = functools.partial(self._search, self._settings, agents, self._cast(pool))
 
         async def run() -> System:
@@ -253,7 +257,7 @@ def with_versions(pool: Pool, versions: Mapping[str, Version], mixer: Mixer | No
         else:
             mixer = mixer or Mixer(pool)
             experts.append(mixer.expert(positions[version.of], version.coefficients, name))
-    return Pool(experts, name=pool.name, roles=pool.roles.values())
+    return Pool(experts, name=pool.name, roles=pool.roles.values(), memory=pool.memory)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ ENGINES: dict[str, EngineEntry] = {
         "TransformersEngine",
         "Hugging Face models and LoRA adapters in this process",
         reads_weights=True,
+        sending=frozenset({"device"}),
     ),
     "server": EngineEntry(
         "swarm.agents.engines.server",

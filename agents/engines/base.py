@@ -17,10 +17,10 @@ class Engine(ABC):
     """Answers requests.
 
     Of a `resident` engine, schedulers call `load` before they ask the experts of a base, and never
-    make two calls at once; calls may come from several event loops in turn. Of others they only
-    call `plan` and `generate`, at any time. Implementations keep the event loop free: long work
-    goes to a thread. If a call is cancelled its thread may go on, but must be done before the work
-    of the next call begins.
+    make two calls at once (`prefetch` apart); calls may come from several event loops in turn. Of
+    others they only call `plan` and `generate`, at any time. Implementations keep the event loop
+    free: long work goes to a thread. If a call is cancelled its thread may go on, but must be done
+    before the work of the next call begins.
     """
 
     resident: ClassVar[bool] = True
@@ -57,6 +57,34 @@ class Engine(ABC):
     def list_price(cls, expert: Expert) -> tuple[float, float] | None:
         """USD per million tokens read and written, where it is known and `expert` does not say."""
         return None
+
+    def device_of(self, expert: Expert) -> str:
+        """Where the base of `expert` is loaded (``cuda:0``): bases on one device share its room.
+
+        ``""``: there is but one.
+        """
+        return ""
+
+    def size(self, base: str, experts: Sequence[Expert]) -> int | None:
+        """How many bytes `base` takes on its device, ready for `experts`, whose overlays are in it.
+
+        0: it takes no room that would have to be kept to. None: nobody knows; such an engine can be
+        used with a number of models only. Called often: keep what is costly to find out.
+        """
+        return None
+
+    async def prefetch(self, base: str, experts: Sequence[Expert]) -> bool:
+        """Reads into host memory what `load` will need for `base`; whether it did.
+
+        Called while the engine is at work on another base: it must not touch what that uses, and
+        takes nothing on the device. One base is kept at most, until it is loaded, `forget` is
+        called, or another is prefetched; it may also be another base that is loaded next. May be
+        cancelled at any time. Whatever it raises is no error: the base is then loaded from scratch.
+        """
+        return False
+
+    def forget(self) -> None:  # noqa: B027
+        """Gives back what `prefetch` has read."""
 
     async def load(self, base: str, experts: Sequence[Expert]) -> None:  # noqa: B027
         """Makes `base` (an `Expert.base`) ready; `experts` are those that will be asked next.

@@ -23,6 +23,9 @@ class ScriptedEngine(Engine):
     strings are applied as a real engine would.
     """
 
+    def size(self, base: str, experts: Sequence[Expert]) -> int:
+        return 0
+
     async def generate(self, requests: Sequence[Request]) -> Sequence[Response | EngineError]:
         answers: list[Response | EngineError] = []
         for expert, group in groupby(requests, key=itemgetter(0)):

@@ -8,19 +8,35 @@ import time
 import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
+from swarm.agents import weights
 from swarm.agents.engines.base import Engine
+from swarm.agents.engines.checkpoints import (
+    Prefetch,
+    adapter_folder,
+    is_quantised,
+    load_model,
+    merged,
+    weights_folder,
+    width_of,
+)
 from swarm.agents.messages import Messages, Request, Response, Usage
-from swarm.errors import EngineError, MissingPackageError, OutOfMemoryError, RequestError
+from swarm.errors import (
+    ConfigError,
+    EngineError,
+    MissingPackageError,
+    OutOfMemoryError,
+    RequestError,
+)
 
 if TYPE_CHECKING:
     import torch
 
-    from swarm.agents.expert import Expert, Mixture
+    from swarm.agents.expert import Expert
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -36,6 +52,12 @@ ALONE = 64
 than applying several to their rows, if the rows are many enough."""
 
 
+ALLOWANCE = 1.1
+"""What a base takes beside its weights, as a factor: buffers, and memory in pieces too small for
+anything. What a batch takes while it is worked on (its KV cache above all) is not in it: `memory`
+should leave room for that."""
+
+
 class TransformersEngine(Engine):
     """Runs every base through `generate`, with LoRA adapters through peft.
 
@@ -47,7 +69,8 @@ class TransformersEngine(Engine):
         batch_tokens: how many tokens a batch may hold, prompt and answer, padding included; None
             goes by the device.
         adapters: how many adapters may be loaded on one base; the least recently used goes first.
-        device: ``cuda``, ``mps``, ``cpu``; None takes the best there is.
+        device: ``cuda``, ``mps``, ``cpu``; None takes the best there is. An expert's
+            ``options.device`` counts more.
         dtype: of the weights, as torch calls it; None keeps what the folder says on an accelerator
             and takes float32 on a CPU.
     """
@@ -70,6 +93,8 @@ class TransformersEngine(Engine):
         # All work is done on one thread. So calls from several event loops take turns, and so does
         # what comes after a call that was cancelled: its batch can't be stopped.
         self._thread = ThreadPoolExecutor(1, "transformers")
+        self._ahead: Prefetch | None = None
+        self._reader = ThreadPoolExecutor(1, "prefetch")
 
     @classmethod
     def unavailable(cls) -> str | None:
@@ -77,6 +102,50 @@ class TransformersEngine(Engine):
             if importlib.util.find_spec(package) is None:
                 return package
         return None
+
+    @classmethod
+    def check(cls, expert: Expert, who: str) -> None:
+        device = expert.options.get("device", "cpu")
+        if not isinstance(device, str) or not device:
+            raise ConfigError(f'{who}: key `options.device`: `{device}` must be a text: "cuda:0"')
+
+    def device_of(self, expert: Expert) -> str:
+        device: str = expert.options.get("device") or self._device()
+        return "cuda:0" if device == "cuda" else device
+
+    def size(self, base: str, experts: Sequence[Expert]) -> int | None:
+        """The weights in the type they will have, `ALLOWANCE`, and as many of the adapters as are
+        kept, which peft makes float32."""
+        folder = weights_folder(experts[0])
+        if folder is None:
+            return None
+        overlays = {expert.overlay: expert for expert in experts if expert.overlay is not None}
+        adapters = sorted(
+            (weights.size(adapter_folder(e), 4) for e in overlays.values()), reverse=True
+        )
+        width = None
+        if not is_quantised(folder):
+            width = width_of(
+                self.dtype or ("float32" if self.device_of(experts[0]) == "cpu" else None)
+            )
+        return int(ALLOWANCE * weights.size(folder, width)) + sum(adapters[: self.adapters])
+
+    async def prefetch(self, base: str, experts: Sequence[Expert]) -> bool:
+        if base in self._bases:
+            return False
+        self.forget()
+        ahead = self._ahead = Prefetch(base, keep=self.device_of(experts[0]) != "cpu")
+        ahead.read = self._reader.submit(ahead.go, experts[0])
+        try:
+            return await asyncio.wrap_future(ahead.read)
+        except asyncio.CancelledError:
+            ahead.stop.set()
+            raise
+
+    def forget(self) -> None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.stop.set()
 
     async def load(self, base: str, experts: Sequence[Expert]) -> None:
         await self._do(self._load, experts[0])
@@ -91,6 +160,7 @@ class TransformersEngine(Engine):
         return await self._do(self._generate, requests) if requests else []
 
     async def close(self) -> None:
+        self.forget()
         for base in list(self._bases):
             await self.unload(base)
 
@@ -99,9 +169,19 @@ class TransformersEngine(Engine):
 
     def _load(self, expert: Expert) -> _Base:
         if expert.base not in self._bases:
-            made = _Base(expert, self._device(), self.dtype, self.adapters)
+            device = expert.options.get("device") or self._device()
+            made = _Base(expert, device, self.dtype, self.adapters, self._prefetched(expert.base))
             self._bases[expert.base] = made
         return self._bases[expert.base]
+
+    def _prefetched(self, base: str) -> dict[str, torch.Tensor] | None:
+        """The weights of `base`, if they have been read."""
+        ahead = self._ahead
+        if ahead is None or ahead.base != base or ahead.read is None:
+            return None
+        self._ahead = None
+        wait([ahead.read])  # sooner done than beginning once more
+        return ahead.tensors or None
 
     def _unload(self, base: str) -> None:
         if self._bases.pop(base, None) is not None:
@@ -202,9 +282,16 @@ class TransformersEngine(Engine):
 class _Base:
     """One base model on its device, with the adapters that were asked for."""
 
-    def __init__(self, expert: Expert, device: str, dtype: str | None, adapters: int) -> None:
+    def __init__(
+        self,
+        expert: Expert,
+        device: str,
+        dtype: str | None,
+        adapters: int,
+        prefetched: dict[str, torch.Tensor] | None = None,
+    ) -> None:
         import torch
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoTokenizer
         from transformers.utils import logging
 
         logging.disable_progress_bar()
@@ -215,17 +302,7 @@ class _Base:
         }
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-            if expert.mixture is not None and expert.mixture.kind == "model":
-                config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-                with torch.device("meta"):  # only to learn which class it is
-                    kind = type(AutoModelForCausalLM.from_config(config))
-                self.model = kind.from_pretrained(
-                    None, config=config, state_dict=_merged(expert.mixture), **options
-                )
-            else:
-                self.model = AutoModelForCausalLM.from_pretrained(
-                    model, use_safetensors=True, **options
-                )
+            self.model = load_model(expert, options, prefetched)
             self.model.to(device).eval().requires_grad_(False)
         except torch.OutOfMemoryError:
             raise OutOfMemoryError(f"`{model}` does not fit on `{device}`") from None
@@ -285,7 +362,7 @@ class _Base:
                     self.model.add_adapter(name, config)
                 else:
                     self.model = PeftModel(self.model, config, adapter_name=name)
-                set_peft_model_state_dict(self.model, _merged(expert.mixture), adapter_name=name)
+                set_peft_model_state_dict(self.model, merged(expert.mixture), adapter_name=name)
             elif hasattr(self.model, "peft_config"):
                 self.model.load_adapter(expert.adapter, adapter_name=name, use_safetensors=True)
             else:
@@ -482,13 +559,6 @@ class GumbelSampling:
             logs[order[mass_before >= how.top_p]] = -torch.inf
         uniform = torch.rand(logs.shape, generator=self._generators[row]).clamp_(min=1e-20)
         return logs - torch.log(-torch.log(uniform)).to(logs)
-
-
-def _merged(mixture: Mixture) -> dict[str, torch.Tensor]:
-    """In memory, tensor by tensor: no more than the result and what it is being added to."""
-    from swarm.agents.merge import check_compatible, merge
-
-    return dict(merge(check_compatible(mixture.folders), mixture.coefficients))
 
 
 def _paragraphs(messages: Messages) -> str:

@@ -98,9 +98,13 @@ class Baseline(SettledOptimizer):
         budget: Budget | None = None,
     ) -> System:
         """See `Optimizer.fit`."""
-        runtime, progress = runtime or default_runtime(), progress or default_progress()
+        runtime, progress = (
+            runtime or default_runtime(pool.memory),
+            progress or default_progress(),
+        )
         select(task, split, limit)
         self.check(pool)
+        runtime.residency.check(pool.values())
 
         async def run() -> System:
             with self._job(

@@ -59,6 +59,14 @@ JsonOption = Annotated[
         "--json", envvar="SWARM_JSON", help="Print one JSON document on stdout and nothing else."
     ),
 ]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="SWARM_MEMORY",
+        metavar="ROOM",
+        help="What models may take on a device: 80GiB, or a number of them; else the pool says.",
+    ),
+]
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", envvar="SWARM_QUIET", help="Show no progress.")
 ]
@@ -113,6 +121,7 @@ def run(
     name: Annotated[
         str | None, typer.Option(envvar="SWARM_NAME", metavar="TEXT", help="What to call the run.")
     ] = None,
+    memory: MemoryOption = None,
     store: StoreOption = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also show each agent's response, or the graph.")
@@ -140,7 +149,9 @@ def run(
 
     defaults = {**DEFAULTS, "split": "test"}
     chosen = choose(
-        context, ("pool", "question", "task", "split", "limit", "name", "store"), defaults=defaults
+        context,
+        ("pool", "question", "task", "split", "limit", "name", "memory", "store"),
+        defaults=defaults,
     )
     wanted = load_run(graph, chosen)
     with _resumable(chosen, "run", graph, as_json=json_):
@@ -218,6 +229,7 @@ def optimize(
         int | None,
         typer.Option(metavar="N", min=1, help="N jobs, with hyperparameters from the paper."),
     ] = None,
+    memory: MemoryOption = None,
     store: StoreOption = None,
     quiet: QuietOption = False,
     json_: JsonOption = False,
@@ -355,7 +367,7 @@ def show_(
         elif batches:
             made = opened.batches(run)
             if json_:
-                documents.print_json([documents.batch_document(view) for view in made])
+                documents.print_json(documents.batches_document(made))
             else:
                 show.batches(console(), made)
         else:
@@ -527,10 +539,11 @@ def plot(
     json_: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Draw a job: how it converged, its graphs, what it cost.
+    """Draw a run: its batches over time, and of a job how it converged, its graphs, what it cost.
 
-    Every picture that the job has data for is written as PNG and SVG into DIR: convergence, swarm,
-    graphs, contribution, places, calls, coefficients, coefficients_by_iteration.
+    Every picture that the run has data for is written as PNG and SVG into DIR: timeline; of jobs
+    also convergence, swarm, graphs, contribution, places, calls, coefficients,
+    coefficients_by_iteration.
 
     \b
     Example:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from swarm.store.loads import loads
 
 if TYPE_CHECKING:
     from swarm.app.page import Page
@@ -151,6 +154,13 @@ def answer_document(trace: Trace) -> Document:
     }
 
 
+def batches_document(found: Sequence[BatchView]) -> Document:
+    return {
+        "batches": [batch_document(view) for view in found],
+        "totals": loads(found).as_dict(),
+    }
+
+
 def batch_document(view: BatchView) -> Document:
     batch = view.batch
     return {
@@ -164,5 +174,9 @@ def batch_document(view: BatchView) -> Document:
         "seconds": batch.seconds,
         "load_seconds": batch.load_seconds,
         "loaded": batch.loaded,
+        "load_bytes": batch.load_bytes,
+        "prefetched": batch.prefetched,
+        "evicted": list(batch.evicted),
+        "evict_seconds": batch.evict_seconds,
         "started_at": batch.started_at.isoformat(),
     }

@@ -83,7 +83,8 @@ def with_found_experts(store: Store, run: RunView, pool: Pool) -> Pool:
         return pool
     versions = {name: Version.from_json(each) for name, each in found.items() if name not in pool}
     moved = with_versions(pool, versions).values() if versions else ()
-    return Pool([*pool.values(), *moved, *made], name=pool.name, roles=pool.roles.values())
+    experts = [*pool.values(), *moved, *made]
+    return Pool(experts, name=pool.name, roles=pool.roles.values(), memory=pool.memory)
 
 
 def asks_each(argument: str) -> bool:

@@ -16,6 +16,7 @@ import typer
 from pydantic import Field
 
 from swarm.agents.expert import Pool
+from swarm.agents.memory import Memory
 from swarm.app.graph_argument import naming
 from swarm.app.settings import DEFAULTS, Chosen, choose
 from swarm.errors import ConfigError, InputError, TaskError, did_you_mean
@@ -28,7 +29,7 @@ from swarm.tasks import Task
 
 LIMITS = ("max_calls", "max_tokens", "max_cost", "max_seconds")
 """The limits of a job: `swarm.optimizers.budget.Budget`."""
-FLAGS = ("pool", "task", "split", "limit", "store", "set", *LIMITS)
+FLAGS = ("pool", "task", "split", "limit", "store", "set", "memory", *LIMITS)
 """The settings of a job that are flags, too."""
 
 
@@ -118,6 +119,7 @@ def load_job(context: typer.Context, path: Path, short: Sequence[str] = ()) -> J
     if (limit := chosen.value("limit")) is not None and limit < 1:
         raise ConfigError(f"{chosen.blame('limit')}: `{limit}` must be at least 1")
     check_split(task, chosen)
+    within(pool, chosen)
     budget = _budget(chosen, pool)
     overrides = {key: value for flag in short for key, value in SHORT[flag].items()}
     shorthand = {key: flag for flag in short for key in SHORT[flag]}
@@ -165,6 +167,15 @@ def load_task(path: str) -> Task:
     """The task in a TOML file; every error names the file."""
     with naming(path):
         return Task.load(path)
+
+
+def within(pool: Pool, chosen: Chosen) -> None:
+    """Gives `pool` the memory that was chosen, if any was, in place of its own."""
+    if "memory" in chosen:
+        try:
+            pool.memory = Memory.parse(chosen.value("memory"))
+        except InputError as error:
+            raise ConfigError(f"{chosen.blame('memory')}: {error}") from None
 
 
 def check_split(task: Task, chosen: Chosen) -> None:

@@ -204,7 +204,7 @@ def _ask_alone(
             split=beside.split,
             limit=beside.questions,
             store=store,
-            runtime=WatchedRuntime(watching),
+            runtime=WatchedRuntime(watching, pool.memory),
             name=title,
         )
 

@@ -20,7 +20,7 @@ from swarm.app.graph_argument import (
     topology,
     with_found_experts,
 )
-from swarm.app.jobs import check_split, load_pool, load_task, remembered
+from swarm.app.jobs import check_split, load_pool, load_task, remembered, within
 from swarm.app.settings import Chosen
 from swarm.app.watch import WatchedRuntime, watch
 from swarm.errors import EngineError, InputError
@@ -76,7 +76,8 @@ class Question:
     def go(self, *, quiet: bool) -> Asked:
         """Asks it; `EngineError` if a call fails."""
         with watch("asking", len(self.graph.agents), quiet=quiet) as watching:
-            system = System(self.graph, self.pool, runtime=WatchedRuntime(watching))
+            runtime = WatchedRuntime(watching, self.pool.memory)
+            system = System(self.graph, self.pool, runtime=runtime)
             return Asked(system.invoke(self.text))
 
 
@@ -103,7 +104,7 @@ class _Measuring:
                 split=split,
                 limit=limit,
                 store=self.chosen.value("store"),
-                runtime=WatchedRuntime(watching),
+                runtime=WatchedRuntime(watching, self.pool.memory),
                 name=self.chosen.value("name"),
                 settings=self.settings,
             )
@@ -172,6 +173,7 @@ def load_run(argument: str, chosen: Chosen) -> Question | Scoring | ScoringEach:
     else:
         graph, pool, files = graph_and_pool(argument, chosen)
         graphs = [graph]
+    within(pool, chosen)
     with naming(argument):
         for graph in graphs:
             resolve(graph, pool)

@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from swarm.agents.memory import shown
 from swarm.app.documents import in_order
 from swarm.app.settings import flag
 from swarm.app.terminal import one_line, plain
+from swarm.store.loads import Loads, loads, short_names
 
 if TYPE_CHECKING:
     from swarm.app.optimize import Foreseen
@@ -125,22 +127,55 @@ def batches(console: Console, found: Sequence[BatchView]) -> None:
     if not found:
         console.print("no batches: every answer was known before")
         return
-    names = ("batch:", "wave:", "base", "experts", "requests:", "tokens in:", "tokens out:")
-    table = _table(*names, "seconds:", "load:")
+    bases = short_names(base for view in found for base in (view.batch.base, *view.batch.evicted))
+    names = ("batch:", "wave:", "base", "experts", "requests:", "in:", "out:", "seconds:")
+    any_load = any(view.batch.loaded or view.batch.evicted for view in found)
+    table = _table(*names, *(("load s:", "loaded:", "evicted") if any_load else ()))
     for view in found:
         batch = view.batch
-        table.add_row(
+        cells = [
             str(view.id),
             str(batch.wave),
-            one_line(batch.base, 40),
-            one_line(", ".join(batch.experts), 40),
+            one_line(bases[batch.base], 30),
+            one_line(", ".join(batch.experts), 30),
             _count(batch.requests),
             _count(batch.prompt_tokens),
             _count(batch.completion_tokens),
             f"{batch.seconds:.2f}",
-            f"{batch.load_seconds:.2f}" if batch.loaded else "",
-        )
+        ]
+        if any_load:
+            ahead = "*" if batch.prefetched else ""
+            size = shown(batch.load_bytes) if batch.load_bytes else ("yes" if batch.loaded else "")
+            cells += [
+                f"{batch.load_seconds:.2f}{ahead}" if batch.loaded or batch.evicted else "",
+                size,
+                one_line(", ".join(bases[base] for base in batch.evicted), 30),
+            ]
+        table.add_row(*cells)
     console.print(table)
+    taken = loads(found)
+    _heading(console, "in all")
+    _pairs(console, _loads(taken))
+    if taken.prefetched:
+        note = "  (*: its weights were read into host memory while the device worked on others)"
+        console.print(Text(note, "dim"))
+
+
+def _loads(taken: Loads) -> dict[str, str]:
+    pairs = {
+        "batches": f"{_count(taken.batches)} of {_count(taken.requests)} requests, "
+        f"{taken.seconds:.2f} s",
+        "loads": _count(taken.loads),
+    }
+    if taken.load_bytes:
+        pairs["loads"] += f", {shown(taken.load_bytes)}"
+    if taken.loads:
+        pairs["loads"] += f", {taken.load_seconds:.2f} s ({taken.share:.0%} of the engines' time)"
+    if taken.prefetched:
+        pairs["read ahead"] = f"{_count(taken.prefetched)} of {_count(taken.loads)} loads"
+    if taken.evictions:
+        pairs["evictions"] = f"{_count(taken.evictions)}, {taken.evict_seconds:.2f} s of that"
+    return pairs
 
 
 def answer(console: Console, trace: Trace, *, verbose: bool) -> None:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from swarm.agents.expert import Expert
+from swarm.agents.memory import Memory
 from swarm.agents.messages import Response
 from swarm.app.terminal import one_line
 from swarm.runtime.cache import Answered, Recorder
@@ -113,8 +114,8 @@ def watch(title: str, calls: int, *, quiet: bool) -> Watch:
 class WatchedRuntime(Runtime):
     """A runtime of its own that tells `watch` of every call that is answered."""
 
-    def __init__(self, watch: Watch) -> None:
-        super().__init__()
+    def __init__(self, watch: Watch, memory: Memory | None = None) -> None:
+        super().__init__(memory=memory or 1)
         self._watch = watch
 
     def scheduler(self, recorder: Recorder | None = None, *, spare: bool = True) -> Scheduler:

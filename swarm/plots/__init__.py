@@ -1,6 +1,6 @@
-"""Jobs as pictures: `plot_…` functions of a `JobHistory` that return matplotlib figures.
+"""Runs as pictures: `plot_…` functions that return matplotlib figures, most of a `JobHistory`.
 
-To add one, write its file and name its function here and in `PLOTS`.
+To add one, write its file and name its function here and in `PLOTS` (or `RUN_PLOTS`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from swarm.plots.contribution import plot_contribution, plot_places
 from swarm.plots.convergence import plot_convergence
 from swarm.plots.graphs import plot_graphs
 from swarm.plots.positions import plot_positions
+from swarm.plots.timeline import plot_timeline
 
 __all__ = [
     "PLOTS",
+    "RUN_PLOTS",
     "plot_calls",
     "plot_coefficients",
     "plot_coefficients_by_iteration",
@@ -22,6 +24,7 @@ __all__ = [
     "plot_graphs",
     "plot_places",
     "plot_positions",
+    "plot_timeline",
 ]
 
 PLOTS = {
@@ -34,4 +37,7 @@ PLOTS = {
     "coefficients": plot_coefficients,
     "coefficients_by_iteration": plot_coefficients_by_iteration,
 }
-"""By the name of the file that `swarm plot` writes."""
+"""Of jobs, by the name of the file that `swarm plot` writes."""
+
+RUN_PLOTS = {"timeline": plot_timeline}
+"""Of any run and its batches."""

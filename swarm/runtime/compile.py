@@ -2,10 +2,16 @@
 
 The state holds lists, one entry a question: one `ainvoke` carries a whole split, and a single
 question is a column of length one.
+
+LangGraph goes in steps, and waits for all nodes of one before it begins the next. What we run
+ourselves does not wait so long: an agent is asked as soon as all that it hears have answered
+(`_Ahead`), and its node finds the answers there, or on their way. So no model is loaded for agents
+that nobody needs yet.
 """
 
 from __future__ import annotations
 
+from asyncio import Task, TaskGroup
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
@@ -18,8 +24,10 @@ from swarm.agents.prompt import Position
 from swarm.agents.role import Role, find_role
 from swarm.errors import EngineError
 from swarm.graphs.graph import AgentGraph
+from swarm.runtime.agenda import Agenda, Item
+from swarm.runtime.columns import Answers, Outcome
 from swarm.runtime.runtime import gather, run_sync
-from swarm.runtime.scheduler import Answers, Outcome, Participant, Scheduler
+from swarm.runtime.scheduler import Participant, Scheduler
 
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
@@ -59,6 +67,7 @@ class GraphRun:
     """One execution of a graph: its place in the scheduler, and the log of its calls."""
 
     participant: Participant | None = None
+    ahead: _Ahead | None = None
     log: dict[str, AgentLog] = field(default_factory=dict)
     """By agent. An agent with no rows left to answer is logged, too."""
     answers: Texts = field(default_factory=list)
@@ -78,6 +87,8 @@ class _Node(NamedTuple):
     position: Position
     draw: int
     predecessors: tuple[str, ...]
+    item: int
+    """Its position among the graph's agents."""
 
 
 def resolve(
@@ -92,7 +103,7 @@ def resolve(
     """
     nodes: dict[str, _Node] = {}
     seen: Counter[str] = Counter()
-    for agent in graph.agents:
+    for item, agent in enumerate(graph.agents):
         expert = pool[agent.expert]
         predecessors = tuple(p.name for p in graph.predecessors(agent.name))
         nodes[agent.name] = _Node(
@@ -104,6 +115,7 @@ def resolve(
             ),
             draw=seen[expert.name] if expert.sampling.temperature > 0 else 0,
             predecessors=predecessors,
+            item=item,
         )
         seen[expert.name] += 1
     return nodes
@@ -162,6 +174,12 @@ class Program:
         self.graph = graph
         self.nodes = nodes
         self._scheduler = scheduler
+        self._agenda = Agenda(
+            [
+                Item(nodes[a.name].expert, tuple(nodes[p].item for p in nodes[a.name].predecessors))
+                for a in graph.agents
+            ]
+        )
         # Somebody's own program may call this one: its checkpoints and its limits are not for here.
         self._compiled = compile_graph(graph, nodes, scheduler, awaited=True, checkpointer=False)
         self._config: Any = {
@@ -183,15 +201,27 @@ class Program:
         return list(zip(columns, runs, strict=True))
 
     async def _run(self, questions: list[str]) -> GraphRun:
-        with self._scheduler().join([len(wave) for wave in self.graph.waves]) as participant:
-            run = GraphRun(participant)
-            token = current_run.set(run)
+        with self._scheduler().join(self._agenda) as participant:
             try:
-                state = await self._compiled.ainvoke(_start(questions), self._config)
-            finally:
-                current_run.reset(token)
+                async with TaskGroup() as tasks:
+                    run = GraphRun(participant)
+                    run.ahead = _Ahead(self, run, questions, tasks)
+                    token = current_run.set(run)
+                    try:
+                        state = await self._compiled.ainvoke(_start(questions), self._config)
+                    finally:
+                        current_run.reset(token)
+            except BaseExceptionGroup as errors:
+                raise errors.exceptions[0] from None
         run.answers = state["answers"]
+        run.ahead = None
         return run
+
+    async def ask(
+        self, agent: str, questions: Sequence[str], previous: Sequence[Texts], run: GraphRun | None
+    ) -> Texts:
+        """What `agent` answers, and a note of it in the run's log."""
+        return await _ask(self.nodes[agent], self._scheduler(), questions, previous, run)
 
     async def stream(self, question: str) -> AsyncIterator[tuple[str, str]]:
         """(agent, response) as each agent answers one question.
@@ -211,45 +241,88 @@ def _start(questions: list[str]) -> ColumnState:
     return {"questions": questions, "responses": {}}
 
 
+class _Ahead:
+    """Asks the agents of one run, each as soon as all that it hears have answered."""
+
+    def __init__(
+        self, program: Program, run: GraphRun, questions: Sequence[str], tasks: TaskGroup
+    ) -> None:
+        self._program = program
+        self._run = run
+        self._questions = questions
+        self._group = tasks
+        self._tasks: dict[str, Task[Texts]] = {}
+        self._texts: dict[str, Texts] = {}
+
+    def answers(self, agent: str) -> Task[Texts]:
+        """Those of `agent`, who is asked now if it has not been yet."""
+        if agent not in self._tasks:
+            self._tasks[agent] = self._group.create_task(self._ask(agent))
+        return self._tasks[agent]
+
+    async def _ask(self, agent: str) -> Texts:
+        heard = [self._texts[name] for name in self._program.nodes[agent].predecessors]
+        texts = await self._program.ask(agent, self._questions, heard, self._run)
+        self._texts[agent] = texts
+        for successor in self._program.graph.successors(agent):
+            if all(p in self._texts for p in self._program.nodes[successor.name].predecessors):
+                self.answers(successor.name)
+        return texts
+
+
 def _actor(
     node: _Node, scheduler: Callable[[], Scheduler], *, is_end: bool
 ) -> Callable[[ColumnState], Coroutine[Any, Any, ColumnState]]:
-    style = node.expert.style
-
     async def act(state: ColumnState) -> ColumnState:
-        questions: Sequence[str] = state["questions"]
-        responses = state.get("responses") or {}
-        previous: list[Any] = [responses[name] for name in node.predecessors]
-        # Where a predecessor has no response the trace has failed: asking further would cost only.
-        rows: list[int] | None = None
-        if any(None in column for column in previous):
-            rows = [i for i, each in enumerate(zip(*previous, strict=True)) if None not in each]
-            questions = [questions[i] for i in rows]
-            previous = [[column[i] for i in rows] for column in previous]
-        prompts = style.messages(node.role, node.position, questions, previous)
         run = current_run.get()
-        answers: Answers = await scheduler().ask(
-            node.expert,
-            prompts,
-            draw=node.draw,
-            participant=run.participant if run is not None else None,
-        )
-        texts: Texts = [o.text if type(o) is Response else None for o in answers.outcomes]
-        if run is not None:
-            run.log[node.agent] = AgentLog(prompts, *answers, rows)
+        if run is not None and run.ahead is not None:
+            texts = await run.ahead.answers(node.agent)
         else:
-            _raise_if_all_failed(answers.outcomes)
-        if rows is not None:
-            spread: Texts = [None] * len(state["questions"])
-            for i, text in zip(rows, texts, strict=True):
-                spread[i] = text
-            texts = spread
+            responses = state.get("responses") or {}
+            previous = [responses[name] for name in node.predecessors]
+            texts = await _ask(node, scheduler(), state["questions"], previous, None)
         update: ColumnState = {"responses": {node.agent: texts}}
         if is_end:
             update["answers"] = texts
         return update
 
     return act
+
+
+async def _ask(
+    node: _Node,
+    scheduler: Scheduler,
+    questions: Sequence[str],
+    previous: Sequence[Texts],
+    run: GraphRun | None,
+) -> Texts:
+    """What an agent answers who hears `previous`; it is logged if there is a run."""
+    # Where a predecessor has no response the trace has failed: asking further would cost only.
+    rows: list[int] | None = None
+    asked, heard = questions, list[Any](previous)
+    if any(None in column for column in previous):
+        rows = [i for i, each in enumerate(zip(*previous, strict=True)) if None not in each]
+        asked = [questions[i] for i in rows]
+        heard = [[column[i] for i in rows] for column in previous]
+    prompts = node.expert.style.messages(node.role, node.position, asked, heard)
+    answers: Answers = await scheduler.ask(
+        node.expert,
+        prompts,
+        draw=node.draw,
+        participant=run.participant if run is not None else None,
+        item=node.item,
+    )
+    texts: Texts = [o.text if type(o) is Response else None for o in answers.outcomes]
+    if run is not None:
+        run.log[node.agent] = AgentLog(prompts, *answers, rows)
+    else:
+        _raise_if_all_failed(answers.outcomes)
+    if rows is not None:
+        spread: Texts = [None] * len(questions)
+        for i, text in zip(rows, texts, strict=True):
+            spread[i] = text
+        texts = spread
+    return texts
 
 
 def _raise_if_all_failed(outcomes: Sequence[Outcome]) -> None:

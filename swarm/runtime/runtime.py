@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from swarm.agents.engines import Engine
+from swarm.agents.memory import Memory
 from swarm.runtime.cache import MemoryCache, Recorder
 from swarm.runtime.residency import Residency
 from swarm.runtime.scheduler import Scheduler
@@ -23,11 +24,17 @@ class Runtime:
 
     Args:
         engines: used under their names instead of new ones: ``{"scripted": MyEngine()}``.
-        resident: how many base models may be loaded at once.
+        memory: what models may take on a device: a number of them, or bytes such as ``"80GiB"``;
+            for several devices a table of these (see `swarm.agents.memory.Memory`).
     """
 
-    def __init__(self, engines: Mapping[str, Engine] | None = None, *, resident: int = 1) -> None:
-        self.residency = Residency(engines, limit=resident)
+    def __init__(
+        self,
+        engines: Mapping[str, Engine] | None = None,
+        *,
+        memory: Memory | Mapping[str, str | int] | str | int = 1,
+    ) -> None:
+        self.residency = Residency(engines, memory=Memory.parse(memory))
         self._memory = MemoryCache()
         self._shared: WeakKeyDictionary[asyncio.AbstractEventLoop, Scheduler] = WeakKeyDictionary()
 
@@ -48,9 +55,19 @@ class Runtime:
 
 
 @functools.cache
-def default_runtime() -> Runtime:
-    """The runtime of everybody who gives none of their own."""
+def _shared_runtime() -> Runtime:
     return Runtime()
+
+
+def default_runtime(memory: Memory | None = None) -> Runtime:
+    """The runtime of everybody who gives none of their own.
+
+    There is one, whatever pools say, since their models share this machine. `memory` is what the
+    pool at hand says (`Pool.memory`), and counts from now on.
+    """
+    runtime = _shared_runtime()
+    runtime.residency.memory = memory or Memory.parse(1)
+    return runtime
 
 
 def run_sync(work: Coroutine[Any, Any, T]) -> T:

@@ -4,6 +4,12 @@ Every agent of every running graph hands in a column of prompts and waits. When 
 is waiting, a wave starts: what is known is answered from the cache, what was asked twice is asked
 once, and the rest is grouped by base model and run, loaded bases first.
 
+If all models fit that are wanted now and later, a wave asks every base that somebody waits for. If
+they do not, it asks one and is over: the answers let graphs go on, and what they then want of a
+loaded base is asked before another is loaded. Which one that is, and what is evicted for it, is
+planned from what the running graphs have yet to ask (`swarm.runtime.planning`). While the device
+works on one base, the weights of the next are read into host memory.
+
 Promises (DESIGN.md): every request gets exactly one response or one error; a base is loaded at most
 once a wave; never more bases are loaded than the residency allows; a failing request fails itself
 only; cancelling one who waits takes nothing from the others.
@@ -14,53 +20,48 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, repeat
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from swarm.agents.engines import Engine
 from swarm.agents.expert import Expert
 from swarm.agents.messages import Messages, Request, Response, leaves, request_key
 from swarm.errors import EngineError
+from swarm.runtime.agenda import Agenda
 from swarm.runtime.cache import Answered, Recorder
+from swarm.runtime.columns import Added, Answers, Column, Group, Outcome
 from swarm.runtime.residency import Loaded, Residency
+from swarm.runtime.route import Pending, Route, Turn
 from swarm.store.records import AnswerRecord, BatchRecord
 
 KEPT_WITHIN = 0.05
 """Seconds in which answers that need not wait for a wave are gathered, to be kept together: a
 transaction for each column would take as long as the column's requests do."""
 
-Outcome = Response | EngineError
 T = TypeVar("T")
 
 
-class Answers(NamedTuple):
-    """What a column was answered: three lists as long as the column."""
-
-    outcomes: list[Outcome]
-    keys: list[bytes] | None
-    """Content addresses; None where nothing is recorded."""
-    cached: list[bool]
-    """Whether no request was made for it: it was known, or another had asked the same."""
-
-
 class Participant:
-    """One graph on its way: tells the scheduler how many columns it will hand in next.
+    """One graph on its way: tells the scheduler what it will hand in, and after which answers.
 
     A context manager; the scheduler waits for it from enter to exit.
     """
 
-    def __init__(self, scheduler: Scheduler, waves: Sequence[int]) -> None:
-        """`waves[k]` agents of the graph run at the same time in its k-th step."""
+    def __init__(self, scheduler: Scheduler, agenda: Agenda) -> None:
+        self.agenda = agenda
+        self.answered = 0
+        """The items that are, as a mask."""
+        self.cancelled = False
+        """Whether a column was cancelled, so that what comes after it will never be asked."""
         self._scheduler = scheduler
-        self._waves = list(waves)
-        self._step = 0
-        self._asked = 0
-        self._answered = 0
+        self._missing = [mask.bit_count() for mask in agenda.before]
+        """Of each item: how many answers it still needs."""
+        self._open = self._missing.count(0)
+        """How many items could be handed in, and are not yet."""
 
     def __enter__(self) -> Participant:
         self._scheduler._participants.add(self)
@@ -78,82 +79,16 @@ class Participant:
     @property
     def waiting(self) -> bool:
         """Whether it can do nothing until it is answered (or has nothing more to ask)."""
-        return self._step == len(self._waves) or self._asked == self._waves[self._step]
+        return self._open == 0
 
     def _ask(self) -> None:
-        self._asked += 1
+        self._open -= 1
 
-    def _answer(self) -> None:
-        self._answered += 1
-        if self._answered == self._waves[self._step]:
-            self._step += 1
-            self._asked = self._answered = 0
-
-
-@dataclass(eq=False)
-class _Column:
-    """A column of prompts for one expert, and who waits for its answers."""
-
-    expert: Expert
-    prompts: Sequence[Messages]
-    draw: int
-    participant: Participant | None
-    future: asyncio.Future[Answers]
-
-    def settle(self, answers: Answers) -> None:
-        if self.participant is not None:
-            self.participant._answer()
-        if not self.future.done():  # whoever waited may have been cancelled
-            self.future.set_result(answers)
-
-
-class _Group:
-    """Columns that want the same of the same expert: every prompt once."""
-
-    def __init__(self, columns: Sequence[_Column], *, spare: bool = True) -> None:
-        """Without `spare`, what is wanted twice is asked twice."""
-        self.columns = columns
-        self.expert = columns[0].expert
-        self.draw = columns[0].draw
-        index: dict[Any, int] = {}
-        self._places = [
-            [
-                index.setdefault(prompt if spare else (prompt, len(index)), len(index))
-                for prompt in column.prompts
-            ]
-            for column in columns
-        ]
-        self.prompts: list[Messages] = list(index) if spare else [prompt for prompt, _ in index]
-        self.keys: list[bytes] | None = None
-        """Content addresses of `prompts`; None where nothing is recorded."""
-        self.outcomes: list[Outcome | None] = [None] * len(index)
-        """Of `prompts`; None: not known yet."""
-        self.asked: set[int] = set()
-        """Positions for which a request was made."""
-
-    def missing(self) -> list[int]:
-        """Positions whose outcome is not known yet."""
-        return [i for i, outcome in enumerate(self.outcomes) if outcome is None]
-
-    def known(self) -> int:
-        """How many calls want what is known."""
-        outcomes = self.outcomes
-        return sum(outcomes[i] is not None for places in self._places for i in places)
-
-    def settle(self) -> int:
-        """Answers every column. The first that wanted a prompt counts as the one who asked; returns
-        how many others wanted the same."""
-        asked = self.asked
-        wanted = sum(i in asked for places in self._places for i in places) - len(asked)
-        for column, places in zip(self.columns, self._places, strict=True):
-            outcomes: list[Any] = [self.outcomes[i] for i in places]
-            keys = None if self.keys is None else [self.keys[i] for i in places]
-            cached = []
-            for i in places:
-                cached.append(i not in asked)
-                asked.discard(i)
-            column.settle(Answers(outcomes, keys, cached))
-        return wanted
+    def _answer(self, item: int) -> None:
+        self.answered |= 1 << item
+        for follower in self.agenda.followers[item]:
+            self._missing[follower] -= 1
+            self._open += self._missing[follower] == 0
 
 
 class Scheduler:
@@ -179,8 +114,13 @@ class Scheduler:
         """How many calls were answered from the record."""
         self.shared = 0
         """How many calls were answered by what another call had asked in the same wave."""
-        self._pending: list[_Column] = []
+        self._arrived: list[Column] = []
+        """What has been handed in since the last wave began."""
+        self._groups: dict[tuple[bytes, int], Group] = {}
+        """What has been looked up and waits for its base, by expert and draw."""
         self._participants: set[Participant] = set()
+        self._route = Route(residency)
+        self._checked: set[frozenset[tuple[str, str | None]]] = set()
         self._running: asyncio.Task[None] | None = None
         self._direct: set[asyncio.Task[None]] = set()
         self._in_flight: dict[tuple[Any, ...], asyncio.Future[Outcome]] = {}
@@ -190,9 +130,16 @@ class Scheduler:
         """What is still to be kept, and who waits for that."""
         self._keeping: asyncio.TimerHandle | None = None
 
-    def join(self, waves: Sequence[int]) -> Participant:
-        """A graph with these numbers of agents a step; enter what this returns while it runs."""
-        return Participant(self, waves)
+    def join(self, agenda: Agenda) -> Participant:
+        """A graph that will ask this; enter what this returns while it runs.
+
+        Raises:
+            InputError: it wants a model that there is no room for (`Residency.check`).
+        """
+        if agenda.models not in self._checked:
+            self.residency.check(item.expert for item in agenda.items)
+            self._checked.add(agenda.models)
+        return Participant(self, agenda)
 
     async def ask(
         self,
@@ -201,15 +148,19 @@ class Scheduler:
         *,
         draw: int = 0,
         participant: Participant | None = None,
+        item: int = 0,
     ) -> Answers:
-        """One outcome a prompt, in their order. Errors are returned, not raised."""
+        """One outcome a prompt, in their order. Errors are returned, not raised.
+
+        `item` says which of the participant's agenda this is.
+        """
         loop = asyncio.get_running_loop()
-        column = _Column(expert, prompts, draw, participant, loop.create_future())
+        column = Column(expert, prompts, draw, participant, item, loop.create_future())
         resident = self.residency.engine(expert.engine).resident
         if participant is not None:
             participant._ask()
         if resident:
-            self._pending.append(column)
+            self._arrived.append(column)
         else:
             task = loop.create_task(self._run_directly(column))
             self._direct.add(task)
@@ -217,9 +168,10 @@ class Scheduler:
         self._consider()
         try:
             return await column.future
-        finally:
-            if column in self._pending:  # cancelled before its wave
-                self._pending.remove(column)
+        except asyncio.CancelledError:
+            if participant is not None:
+                participant.cancelled = True
+            raise
 
     def _consider(self) -> None:
         """Starts a wave if everything that runs is waiting."""
@@ -228,7 +180,10 @@ class Scheduler:
             self._running.add_done_callback(self._end_wave)
 
     def _everyone_waits(self) -> bool:
-        return bool(self._pending) and all(p.waiting for p in self._participants)
+        pending = any(group.wanted() for group in self._groups.values()) or not all(
+            column.future.done() for column in self._arrived
+        )
+        return pending and all(p.waiting for p in self._participants)
 
     def _end_wave(self, task: asyncio.Task[None]) -> None:
         self._running = None
@@ -242,44 +197,74 @@ class Scheduler:
     async def _run_wave(self) -> None:
         if not self._everyone_waits():
             return  # somebody joined between the decision and this task's turn
-        columns, self._pending = self._pending, []
-        self.waves += 1
-        alike: dict[tuple[bytes, int], list[_Column]] = defaultdict(list)
-        for column in columns:
-            alike[column.expert.fingerprint, column.draw].append(column)
         try:
-            groups = [_Group(same, spare=self.spare) for same in alike.values()]
-            self._look_up(groups)
-            bases: dict[str, list[_Group]] = defaultdict(list)
-            for group in groups:
-                if None in group.outcomes:
-                    bases[group.expert.base].append(group)
-                else:
-                    group.settle()
-            loaded = self.residency.loaded
-            for base in sorted(bases, key=lambda base: (base not in loaded, base)):
-                await self._run_base(base, bases[base])
+            self._collect()
+            if not self._everyone_waits():
+                return  # what was known lets somebody go on, who may want more of the same bases
+            self.waves += 1
+            bases: dict[str, list[Group]] = defaultdict(list)
+            for group in self._groups.values():
+                bases[group.expert.base].append(group)
+            going = [graph for graph in self._participants if not graph.cancelled]
+            for turn in self._route.choose(self._pending(bases), going):
+                await self._run_base(turn, bases[turn.base])
         except BaseException as error:
-            _abandon(columns, error)
+            waiting = chain.from_iterable(group.columns for group in self._groups.values())
+            _abandon(list(waiting), error)
+            self._groups.clear()
             raise
 
-    async def _run_base(self, base: str, groups: Sequence[_Group]) -> None:
-        waiting = [column.future for group in groups for column in group.columns]
+    def _collect(self) -> None:
+        """Puts what has arrived into groups, and answers what is known."""
+        arrived, self._arrived = self._arrived, []
+        new: list[Added] = []
+        try:
+            for name in [name for name, group in self._groups.items() if not group.wanted()]:
+                del self._groups[name]
+            for column in arrived:
+                if column.future.done():  # cancelled before its wave
+                    continue
+                name = column.expert.fingerprint, column.draw
+                if name not in self._groups:
+                    self._groups[name] = Group(column, spare=self.spare)
+                new.append(self._groups[name].add(column))
+            self._look_up(new)
+            for name in {(added.group.expert.fingerprint, added.group.draw): None for added in new}:
+                self._groups[name].settle(known=True)
+                if not self._groups[name].columns:
+                    del self._groups[name]
+        except BaseException as error:
+            _abandon(arrived, error)
+            raise
+
+    def _pending(self, bases: Mapping[str, Sequence[Group]]) -> dict[str, Pending]:
+        found = {}
+        for base, groups in bases.items():
+            columns = [column for group in groups for column in group.columns]
+            found[base] = Pending(
+                [group.expert for group in groups],
+                sum(len(column.prompts) for column in columns),
+                any(column.participant not in self._participants for column in columns),
+            )
+        return found
+
+    async def _run_base(self, turn: Turn, groups: Sequence[Group]) -> None:
         await self._answer(
-            base,
+            turn,
             [(group, group.missing()) for group in groups],
-            wanted=lambda: not all(future.done() for future in waiting),
+            wanted=lambda: any(group.wanted() for group in groups),
         )
         for group in groups:
+            del self._groups[group.expert.fingerprint, group.draw]
             self.shared += group.settle()
 
-    async def _run_directly(self, column: _Column) -> None:
+    async def _run_directly(self, column: Column) -> None:
         """Answers a column of an engine that need not wait for a wave."""
-        group = _Group([column], spare=self.spare)
+        group = Group(column, spare=self.spare)
         mine: dict[int, tuple[Any, ...]] = {}
         others: dict[int, asyncio.Future[Outcome]] = {}
         try:
-            self._look_up([group])
+            self._look_up([group.add(column)])
             for i in group.missing():
                 name: tuple[Any, ...] = (group.expert.fingerprint, group.draw, group.prompts[i])
                 if not self.spare:
@@ -290,7 +275,7 @@ class Scheduler:
                     self._in_flight[name] = column.future.get_loop().create_future()
                     mine[i] = name
             if mine:
-                await self._answer(group.expert.base, [(group, list(mine))])
+                await self._answer(Turn(group.expert.base), [(group, list(mine))])
         except BaseException as error:
             _abandon([column], error)
             raise
@@ -301,32 +286,38 @@ class Scheduler:
             group.outcomes[i] = await future
         self.shared += group.settle() + len(others)
 
-    def _look_up(self, groups: Sequence[_Group]) -> None:
-        """Fills in keys, and the outcomes that are known."""
+    def _look_up(self, new: Sequence[Added]) -> None:
+        """Fills in keys, and the outcomes that are known, of what groups have taken in."""
         if self.recorder is None:
             return
-        for group in groups:
+        fresh: list[tuple[Group, int, bytes]] = []
+        for group, positions, _ in new:
             fingerprint, draw = group.expert.fingerprint, group.draw
-            group.keys = [request_key(fingerprint, prompt, draw) for prompt in group.prompts]
-        if not self.spare:
+            prompts = group.prompts[positions.start : positions.stop]
+            keys = [request_key(fingerprint, prompt, draw) for prompt in prompts]
+            group.keys = [*(group.keys or ()), *keys]
+            fresh += zip(repeat(group), positions, keys)
+        if not self.spare or not fresh:
             return
-        known = self.recorder.known([key for group in groups for key in group.keys or ()])
+        known = self.recorder.known([key for _, _, key in fresh])
         if known:
-            for group in groups:
-                group.outcomes = [known.get(key) for key in group.keys or ()]
-                self.known += group.known()
+            for group, i, key in fresh:
+                group.outcomes[i] = known.get(key)
+            for group, _, places in new:
+                self.known += sum(group.outcomes[i] is not None for i in places)
 
     async def _answer(
         self,
-        base: str,
-        asks: Sequence[tuple[_Group, Sequence[int]]],
+        turn: Turn,
+        asks: Sequence[tuple[Group, Sequence[int]]],
         wanted: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Asks for these positions of these groups, all of one base, and fills in the outcomes.
+        """Asks for these positions of these groups, all of the turn's base, and fills in outcomes.
 
         Goes on from batch to batch as long as `wanted` says that somebody waits for them, and the
         recorder lets them be asked.
         """
+        base = turn.base
         experts = [group.expert for group, _ in asks]
         requests: list[Request] = []
         for group, places in asks:
@@ -340,10 +331,12 @@ class Scheduler:
             for expert in experts:
                 engine.require(expert)
             try:
-                loaded = await _call(base, self.residency.acquire(base, experts))
+                loaded = await _call(base, self.residency.acquire(base, experts, turn.evict))
                 batches = await _call(base, _plan(engine, requests))
             except EngineError as error:
                 outcomes, batches = [error] * len(requests), []
+            if turn.ahead:
+                self.residency.prefetch(turn.ahead[0].base, turn.ahead)
             left = deque(batches)
             while left and wanted():
                 batch = left.popleft()
@@ -355,7 +348,7 @@ class Scheduler:
                     answers = await self._ask(engine, experts, asked, named, loaded)
                 for i, answer in zip(batch, answers, strict=True):
                     outcomes[i] = answer
-                loaded = Loaded(fresh=False, seconds=0.0)  # the first batch bears the load
+                loaded = Loaded()  # the first batch bears the load
         filled = iter(outcomes)
         for group, places in asks:
             for i in places:
@@ -396,6 +389,10 @@ class Scheduler:
                 load_seconds=loaded.seconds,
                 loaded=loaded.fresh,
                 started_at=started_at,
+                load_bytes=loaded.bytes,
+                prefetched=loaded.prefetched,
+                evicted=loaded.evicted,
+                evict_seconds=loaded.evict_seconds,
             )
             if engine.resident:
                 self.recorder.record(done, experts, answered)
@@ -500,7 +497,7 @@ def _given_up() -> EngineError:
     return EngineError("the request was given up before it was answered")
 
 
-def _abandon(columns: Iterable[_Column], error: BaseException) -> None:
+def _abandon(columns: Iterable[Column], error: BaseException) -> None:
     """Nobody may wait for ever for a wave that ended before its time."""
     for column in columns:
         if column.future.done():

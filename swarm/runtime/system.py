@@ -14,11 +14,11 @@ from swarm.agents.role import Role
 from swarm.errors import EngineError
 from swarm.graphs import topologies
 from swarm.graphs.graph import Agent, AgentGraph
+from swarm.runtime.columns import Outcome
 from swarm.runtime.compile import Program, compile_graph, resolve
 from swarm.runtime.evaluate import Evaluation, Evaluator, select
 from swarm.runtime.recording import StoreRecorder, finishing, wording
 from swarm.runtime.runtime import Runtime, default_runtime, iterate, run_sync
-from swarm.runtime.scheduler import Outcome
 from swarm.store import Store
 from swarm.tasks import Task
 
@@ -66,7 +66,7 @@ class System:
         self.graph = graph
         self.pool = pool
         self.roles = dict(roles or {})
-        self.runtime = runtime or default_runtime()
+        self.runtime = runtime or default_runtime(pool.memory)
         self.run: int | None = None
         """The id of the job that found this system, where one did."""
         self._nodes = resolve(graph, pool, self.roles)
@@ -221,9 +221,9 @@ async def aevaluate(
     settings: Mapping[str, Any] | None = None,
 ) -> list[Evaluation]:
     """See `evaluate`."""
-    runtime = runtime or default_runtime()
-    for graph in graphs:
-        resolve(graph, pool, roles)  # bad input is refused before anything is recorded
+    runtime = runtime or default_runtime(pool.memory)
+    for graph in graphs:  # bad input is refused before anything is recorded
+        runtime.residency.check(node.expert for node in resolve(graph, pool, roles).values())
     select(task, split, limit)
     if store is None:
         scheduler = runtime.shared_scheduler()

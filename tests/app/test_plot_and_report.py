@@ -27,10 +27,10 @@ def test_plot(job: Cli, world: Path) -> None:
     code, out, err = job("plot", "1", "-o", "some/where")
     assert (code, err) == (0, "")
     files = {path.name for path in (world / "some/where").iterdir()}
-    drawn = {"convergence", "swarm", "graphs", "places", "calls"}
+    drawn = {"convergence", "swarm", "graphs", "places", "calls", "timeline"}
     assert files == {f"{name}.{suffix}" for name in drawn for suffix in ("png", "svg")}
     assert "some/where/convergence.png" in out
-    assert "no coefficients: run 1 has no weight-steps" in out
+    assert "coefficients, coefficients_by_iteration: run 1 has no weight-steps" in out
 
 
 def test_plot_as_json(job: Cli) -> None:
@@ -40,9 +40,19 @@ def test_plot_as_json(job: Cli) -> None:
     assert "contribution" in document["left_out"]
 
 
-def test_plot_of_what_is_no_job(job: Cli) -> None:
-    code, _, err = job("plot", "2")
-    assert (code, err) == (2, "error: run 2 is no job but of kind `evaluation`: give a job's id\n")
+def test_plot_of_what_is_no_job(job: Cli, world: Path) -> None:
+    code, out, err = job("plot", "2")
+    assert (code, err) == (0, "")
+    assert {path.name for path in (world / "plots").iterdir()} == {"timeline.png", "timeline.svg"}
+    assert "calls, coefficients, coefficients_by_iteration: run 2 is no job" in out
+
+
+def test_plot_of_what_asked_no_engine(job: Cli) -> None:
+    job("run", "1", "--task", "task.toml", "--quiet")
+    code, _, err = job("plot", "3")
+    assert code == 2
+    assert err.startswith("error: there is nothing to draw: run 3 is no job")
+    assert "run 3 asked no engine" in err
 
 
 def test_plot_into_a_file(job: Cli, world: Path) -> None:

@@ -101,7 +101,9 @@ def test_trace(cli: Cli) -> None:
 
 def test_batches(cli: Cli) -> None:
     cli(*RUN)
-    found = json.loads(cli("show", "1", "--batches", "--json").out)
+    document = json.loads(cli("show", "1", "--batches", "--json").out)
+    found = document["batches"]
+    assert (document["totals"]["batches"], document["totals"]["loads"]) == (2, 0)
     assert [(b["experts"], b["requests"]) for b in found] == [(["more"], 4), (["twice"], 4)]
     assert "twice" in cli("show", "1", "--batches").out
     cli(*RUN)

@@ -17,6 +17,7 @@ from swarm.analysis import JobHistory
 from swarm.errors import InputError, MissingPackageError
 from swarm.plots import (
     PLOTS,
+    RUN_PLOTS,
     plot_calls,
     plot_coefficients,
     plot_contribution,
@@ -58,7 +59,7 @@ def texts(figure) -> str:
 
 def test_every_picture_is_drawn_by_the_command() -> None:
     exported = {name for name in plots.__all__ if name.startswith("plot_")}
-    assert {plot.__name__ for plot in PLOTS.values()} == exported
+    assert {plot.__name__ for plot in (*PLOTS.values(), *RUN_PLOTS.values())} == exported
 
 
 @pytest.mark.parametrize("name", PLOTS)
