@@ -6,8 +6,9 @@ question is a column of length one.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+import functools
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict
@@ -28,7 +29,11 @@ Texts = list[str | None]
 """One response a question; None where there is none because a call failed."""
 
 
-def _merge(old: dict[str, Texts], new: dict[str, Texts]) -> dict[str, Texts]:
+Shape = tuple[tuple[int, ...], ...]
+"""Of a graph: for the agent at each position, the positions of those whose responses it reads."""
+
+
+def _merge(old: dict[Any, Any], new: dict[Any, Any]) -> dict[Any, Any]:
     return {**old, **new}
 
 
@@ -59,6 +64,7 @@ class GraphRun:
     """One execution of a graph: its place in the scheduler, and the log of its calls."""
 
     participant: Participant | None = None
+    """Shared by all that are run in one LangGraph program: none goes on before the others do."""
     log: dict[str, AgentLog] = field(default_factory=dict)
     """By agent. An agent with no rows left to answer is logged, too."""
     answers: Texts = field(default_factory=list)
@@ -161,37 +167,29 @@ class Program:
         """The same as for `compile_graph`."""
         self.graph = graph
         self.nodes = nodes
-        self._scheduler = scheduler
-        # Somebody's own program may call this one: its checkpoints and its limits are not for here.
-        self._compiled = compile_graph(graph, nodes, scheduler, awaited=True, checkpointer=False)
-        self._config: Any = {
-            "recursion_limit": len(graph.agents) + 2,
-            "max_concurrency": len(graph.agents),
-        }
+        self.scheduler = scheduler
+        end = graph.end.name
+        self._acts = [
+            _actor(nodes[agent.name], scheduler, is_end=agent.name == end) for agent in graph.agents
+        ]
+        self._shape: Shape = tuple(
+            tuple(graph.position(name) for name in nodes[agent.name].predecessors)
+            for agent in graph.agents
+        )
 
     async def run(self, questions: Sequence[str]) -> list[tuple[range, GraphRun]]:
         """Which of the questions made up a column, and what its agents did.
 
         There is one column, or narrow ones where an engine wants that.
         """
-        residency = self._scheduler().residency
-        engines = [residency.engine(node.expert.engine) for node in self.nodes.values()]
-        n = len(questions)
-        width = min((engine.column for engine in engines if engine.column), default=max(n, 1))
-        columns = [range(start, min(start + width, n)) for start in range(0, n, width)]
-        runs = await gather(self._run([questions[i] for i in rows]) for rows in columns)
-        return list(zip(columns, runs, strict=True))
+        [columns] = await run_together([(self, questions)])
+        return columns
 
-    async def _run(self, questions: list[str]) -> GraphRun:
-        with self._scheduler().join([len(wave) for wave in self.graph.waves]) as participant:
-            run = GraphRun(participant)
-            token = current_run.set(run)
-            try:
-                state = await self._compiled.ainvoke(_start(questions), self._config)
-            finally:
-                current_run.reset(token)
-        run.answers = state["answers"]
-        return run
+    def _width(self) -> int | None:
+        """How many questions a column should carry at most; None: all."""
+        residency = self.scheduler().residency
+        engines = [residency.engine(node.expert.engine) for node in self.nodes.values()]
+        return min((engine.column for engine in engines if engine.column), default=None)
 
     async def stream(self, question: str) -> AsyncIterator[tuple[str, str]]:
         """(agent, response) as each agent answers one question.
@@ -200,11 +198,139 @@ class Program:
             EngineError: a call failed.
         """
         async for update in self._compiled.astream(
-            _start([question]), self._config, stream_mode="updates"
+            _start([question]), _limits(self._shape), stream_mode="updates"
         ):
             for state in update.values():
                 for agent, (text,) in state["responses"].items():
                     yield agent, text
+
+    @functools.cached_property
+    def _compiled(self) -> CompiledStateGraph[ColumnState, None, ColumnState, ColumnState]:
+        # Somebody's own program may call this one: its checkpoints are not for here.
+        return compile_graph(
+            self.graph, self.nodes, self.scheduler, awaited=True, checkpointer=False
+        )
+
+
+class _Lane(NamedTuple):
+    """One graph's column on its way through a program that all graphs of its shape share."""
+
+    program: Program
+    questions: list[str]
+    run: GraphRun
+
+    async def act(self, position: int, responses: Mapping[int, list[Texts]], lane: int) -> Texts:
+        """The responses of the agent at `position`; those of agents before it are given, each for
+        all lanes, of which this is the one of that number."""
+        program, agents = self.program, self.program.graph.agents
+        heard = {agents[p].name: responses[p][lane] for p in program._shape[position]}
+        token = current_run.set(self.run)
+        try:
+            update = await program._acts[position](
+                {"questions": self.questions, "responses": heard}
+            )
+        finally:
+            current_run.reset(token)
+        return update["responses"][agents[position].name]
+
+
+class _LanesState(TypedDict, total=False):
+    """The LangGraph state of many graphs of one shape."""
+
+    lanes: list[_Lane]
+    responses: Annotated[dict[int, list[Texts]], _merge]
+    """Position of an agent → the responses of each lane's agent there."""
+
+
+async def run_together(
+    work: Sequence[tuple[Program, Sequence[str]]],
+) -> list[list[tuple[range, GraphRun]]]:
+    """Runs each program over its own questions, all at once; see `Program.run`.
+
+    Compiling a LangGraph program takes milliseconds, and so does starting one. Graphs that differ
+    in names only, as those of a policy do, share both.
+    """
+    columns: list[list[tuple[range, GraphRun]]] = []
+    lanes: dict[tuple[int, Shape, int | None], list[_Lane]] = defaultdict(list)
+    for program, questions in work:
+        n, width = len(questions), program._width()
+        step = width or max(n, 1)
+        rows = [range(start, min(start + step, n)) for start in range(0, n, step)]
+        columns.append([(row, GraphRun()) for row in rows])
+        shared = lanes[id(program.scheduler()), program._shape, width]
+        shared += [
+            _Lane(program, list(questions[row.start : row.stop]), run) for row, run in columns[-1]
+        ]
+    packets = [
+        (shape, packet)
+        for (_, shape, width), shared in lanes.items()
+        for packet in _packets(shared, width)
+    ]
+    await gather(_run(shape, packet) for shape, packet in packets)
+    return columns
+
+
+def _packets(lanes: Sequence[_Lane], width: int | None) -> Iterator[Sequence[_Lane]]:
+    """Lanes that go together: no more than `width` questions, which one slow answer holds up."""
+    if width is None:
+        yield lanes
+        return
+    packet: list[_Lane] = []
+    room = width
+    for lane in lanes:
+        if len(lane.questions) > room and packet:
+            yield packet
+            packet, room = [], width
+        packet.append(lane)
+        room -= len(lane.questions)
+    if packet:
+        yield packet
+
+
+async def _run(shape: Shape, lanes: Sequence[_Lane]) -> None:
+    if not lanes:
+        return
+    program = lanes[0].program
+    waves = [len(wave) * len(lanes) for wave in program.graph.waves]
+    with program.scheduler().join(waves) as participant:
+        for lane in lanes:
+            lane.run.participant = participant
+        start: _LanesState = {"lanes": list(lanes), "responses": {}}
+        state = await _compile_shape(shape).ainvoke(start, _limits(shape))
+    end = program.graph.position(program.graph.end.name)
+    for lane, answers in zip(lanes, state["responses"][end], strict=True):
+        lane.run.answers = answers
+
+
+@functools.lru_cache(maxsize=256)
+def _compile_shape(
+    shape: Shape,
+) -> CompiledStateGraph[_LanesState, None, _LanesState, _LanesState]:
+    """The LangGraph program of all graphs of this shape; who plays in it comes with the lanes."""
+    from langgraph.graph import END, START, StateGraph
+
+    builder: StateGraph[_LanesState, None, _LanesState, _LanesState] = StateGraph(_LanesState)
+    names = [f"agent {position}" for position in range(len(shape))]
+    for position in range(len(shape)):
+
+        async def act(state: _LanesState, position: int = position) -> _LanesState:
+            lanes, responses = state["lanes"], state["responses"]
+            answers = await gather(lane.act(position, responses, k) for k, lane in enumerate(lanes))
+            return {"responses": {position: answers}}
+
+        builder.add_node(names[position], act)
+    for position, before in enumerate(shape):
+        builder.add_edge([names[p] for p in before] or START, names[position])
+    [end] = set(range(len(shape))) - {p for before in shape for p in before}
+    builder.add_edge(names[end], END)
+    # Somebody's own program may call this one: its checkpoints are not for here.
+    return builder.compile(checkpointer=False)
+
+
+def _limits(shape: Shape) -> Any:
+    """LangGraph's: some versions stop after 25 steps if they aren't told otherwise, and somebody's
+    own program that calls this one may have others."""
+    return {"recursion_limit": len(shape) + 2, "max_concurrency": len(shape)}
 
 
 def _start(questions: list[str]) -> ColumnState:
