@@ -26,6 +26,7 @@ OPTIMIZERS: dict[str, str] = {
     "role_step": "swarm.optimizers.role_step:RoleStep",
     "star": "swarm.optimizers.baselines.star:Star",
     "uniform_soup": "swarm.optimizers.baselines.uniform_soup:UniformSoup",
+    "wording": "swarm.optimizers.wording:WordingOptimizer",
 }
 """Name → where its class is, known without importing it or the packages it needs."""
 

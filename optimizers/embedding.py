@@ -88,7 +88,7 @@ class Encoder:
     @property
     def size(self) -> int:
         """d: how many numbers a vector has. Loads the model."""
-        return self._embed([""]).shape[1]
+        return len(self._embed([""])[0])
 
     def key(self, text: str) -> bytes:
         """The content address of a text's vector: 32 bytes."""
