@@ -43,7 +43,7 @@ def keywords(texts: Sequence[str], *, said: int = SAID, longest: int = LONGEST) 
     """
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update(dict.fromkeys(_listed(text, longest)))
+        counts.update(list(dict.fromkeys(_listed(text, longest))))
     return [word for word, count in counts.most_common() if count >= said]
 
 
