@@ -29,6 +29,7 @@ Arrays = Mapping[str, NDArray[Any]]
 POLICIES: dict[str, str] = {
     "fixed": "swarm.runtime.policy:Fixed",
     "wording": "swarm.optimizers.wording:Wording",
+    "symbolic_moe": "swarm.optimizers.recruit:Recruiter",
 }
 """Name → where its class is, known without importing it or the packages it needs."""
 
