@@ -13,8 +13,8 @@ from swarm.agents.expert import Expert
 from swarm.agents.messages import Messages
 from swarm.agents.prompt import Position
 from swarm.agents.role import Role
+from swarm.optimizers.draws import question_rng
 from swarm.optimizers.outcomes import Outcomes
-from swarm.optimizers.recruiting import question_rng
 
 RIGHT = 0.5
 """A score from which an answer counts as right."""

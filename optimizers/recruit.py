@@ -18,9 +18,9 @@ from swarm.agents.messages import Response
 from swarm.errors import EngineError, InputError, PoolError
 from swarm.graphs.graph import DEFAULT_ROLE, AgentGraph
 from swarm.graphs.topologies import star
+from swarm.optimizers.draws import question_rng
 from swarm.optimizers.recruiting import (
     Array,
-    question_rng,
     recruit,
     strength,
     suitability,

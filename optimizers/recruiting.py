@@ -6,7 +6,6 @@ how often it was right on the validation questions, less how often it was wrong.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -117,11 +116,3 @@ def trim(
             kept[place] = frequent[int(rng.choice(len(frequent), p=p / p.sum()))]
         trimmed.append([expert for expert in kept if expert is not None])
     return trimmed
-
-
-def question_rng(seed: int, question: str, purpose: str = "") -> np.random.Generator:
-    """The generator of one question's draws: the same in every process and company."""
-    content = f"{seed}\0{purpose}\0{question}".encode("utf-8", "surrogatepass")
-    return np.random.default_rng(
-        int.from_bytes(hashlib.blake2b(content, digest_size=16).digest(), "big")
-    )

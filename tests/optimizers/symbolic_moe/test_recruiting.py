@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from swarm.optimizers.draws import question_rng
 from swarm.optimizers.recruiting import (
     profiles,
-    question_rng,
     recruit,
     strength,
     suitability,
