@@ -207,7 +207,7 @@ class Recruiter(Policy):
         if self._encode is None:
             from swarm.optimizers.embedding import Encoder
 
-            self._encode = Encoder(self.encoder).encode
+            self._encode = Encoder(self.encoder)
         return self._encode(texts)
 
     def without(self, gone: Sequence[str]) -> Recruiter:
