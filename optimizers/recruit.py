@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from swarm.agents.expert import Pool
 from swarm.agents.messages import Response
-from swarm.errors import EngineError, InputError, PoolError
+from swarm.errors import EngineError, InputError, PoolError, TaskError
 from swarm.graphs.graph import DEFAULT_ROLE, AgentGraph
 from swarm.graphs.topologies import star
 from swarm.optimizers.draws import question_rng
@@ -27,7 +29,10 @@ from swarm.optimizers.recruiting import (
     trim,
 )
 from swarm.optimizers.skills import Encode, annotation_prompt, keywords, nearest, words_of
+from swarm.optimizers.voting import vote_counter
 from swarm.runtime.policy import Arrays, Ask, Policy
+from swarm.tasks.scorers.base import Scorer
+from swarm.tasks.scorers.registry import SCORERS, get_scorer
 
 
 class RecruitSettings(BaseModel):
@@ -89,7 +94,7 @@ class Recruiter(Policy):
         settings: RecruitSettings | None = None,
         vectors: NDArray[np.float32] | None = None,
         tags: Mapping[str, Sequence[str]] | None = None,
-        end: str | None = None,
+        vote: Scorer | None = None,
         encode: Encode | None = None,
         encoder: str | None = None,
     ) -> None:
@@ -102,7 +107,8 @@ class Recruiter(Policy):
             vectors: the skills' embeddings, (s, d); None: skills that are not known are passed
                 over.
             tags: question → its skills, where `source.tag` is set.
-            end: who gives the final answer, in place of an aggregator (see `Policy.extend`).
+            vote: reads answers for a vote, which then gives the final answer in place of an
+                aggregator.
             encode: makes embeddings; None makes them as `encoder` says when one is needed.
         """
         self._experts = tuple(experts)
@@ -113,7 +119,7 @@ class Recruiter(Policy):
         self.settings = settings or RecruitSettings()
         self.vectors = vectors
         self.tags = {question: tuple(named) for question, named in (tags or {}).items()}
-        self.end = end
+        self.vote = vote
         self.encoder = encoder
         self._encode = encode
         shape = (len(self._experts), len(self.skills))
@@ -195,13 +201,40 @@ class Recruiter(Policy):
         graphs: dict[tuple[str, ...], AgentGraph] = {}
         chosen = []
         for recruited, wanted in zip(self.recruited(questions, skills), skills, strict=True):
-            end = self.end or self._experts[self.aggregator_for(wanted)]
+            if self.vote is not None:
+                end = _counter_name(len(recruited))
+            else:
+                end = self._experts[self.aggregator_for(wanted)]
             cast = (*(self._experts[i] for i in recruited), end)
             if cast not in graphs:
                 roles = [self.settings.role] * len(recruited)
                 graphs[cast] = star(cast, roles=[*roles, self.settings.aggregator_role])
             chosen.append(graphs[cast])
         return chosen
+
+    def extend(self, pool: Pool) -> Pool:
+        """With who counts votes: one for every number of voters there can be."""
+        if self.vote is None:
+            return pool
+        counters = [
+            vote_counter(_counter_name(voters), pool, self.vote, voters)
+            for voters in range(1, self.settings.k + 1)
+            if _counter_name(voters) not in pool
+        ]
+        return Pool([*pool.values(), *counters], name=pool.name, roles=pool.roles.values())
+
+    @staticmethod
+    def check_vote(scorer: Scorer) -> None:
+        """Refuses scorers whose reading of answers can't be saved with the policy.
+
+        Raises:
+            TaskError: it is a function of the user's.
+        """
+        if scorer.name not in SCORERS:
+            raise TaskError(
+                f"a vote needs one of the scorers {', '.join(f'`{name}`' for name in SCORERS)} to "
+                f'read answers, and the task has `{scorer.name}`: use `final = "aggregator"`'
+            )
 
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         if self._encode is None:
@@ -226,7 +259,7 @@ class Recruiter(Policy):
             settings=self.settings,
             vectors=self.vectors,
             tags=self.tags,
-            end=self.end,
+            vote=self.vote,
             encode=self._encode,
             encoder=self.encoder,
         )
@@ -238,7 +271,7 @@ class Recruiter(Policy):
             "source": self.source.model_dump(),
             "settings": self.settings.model_dump(),
             "tags": {question: list(named) for question, named in self.tags.items()},
-            "end": self.end,
+            "vote": None if self.vote is None else {"name": self.vote.name, **asdict(self.vote)},
             "encoder": self.encoder,
         }
         arrays: dict[str, NDArray[Any]] = {
@@ -260,9 +293,13 @@ class Recruiter(Policy):
             settings=RecruitSettings.model_validate(values["settings"]),
             vectors=arrays.get("vectors"),
             tags=values["tags"],
-            end=values["end"],
+            vote=None if values["vote"] is None else get_scorer(values["vote"]),
             encoder=values["encoder"],
         )
+
+
+def _counter_name(voters: int) -> str:
+    return f"vote of {voters}"
 
 
 async def annotate(
