@@ -192,6 +192,7 @@ class PolicyOptimizer(SettledOptimizer):
         keeper.keep([], {})
         if not how.measure:
             return
+        evaluator.pool = policy.extend(pool)
         measured = await route(evaluator, policy)
         keeper.summary["score"] = measured.score
         keeper.summary["graphs"] = len(measured.parts)

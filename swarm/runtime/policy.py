@@ -110,6 +110,11 @@ class Policy(ABC):
             "fit it again with this pool"
         )
 
+    def extend(self, pool: Pool) -> Pool:
+        """`pool` with the experts that the policy brings itself, such as one that counts votes; by
+        default there are none. Extending twice adds nothing."""
+        return pool
+
     def fits(self, pool: Pool, *, drop: bool = False) -> Policy:
         """The policy for `pool`: itself, if the pool has all its experts.
 

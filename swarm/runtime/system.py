@@ -81,12 +81,12 @@ class System:
         """`drop`: goes on without experts of the policy that `pool` does not have."""
         if isinstance(policy, AgentGraph):
             policy = Fixed(policy)
-        self.pool = pool
         self.roles = dict(roles or {})
         self.runtime = runtime or default_runtime()
         self.run: int | None = None
         """The id of the job that found this system, where one did."""
         self.policy = policy if isinstance(policy, Fixed) else policy.fits(pool, drop=drop)
+        self.pool = self.policy.extend(pool)
         if isinstance(self.policy, Fixed):
             self._nodes = resolve(self.policy.graph, pool, self.roles)
 
@@ -401,6 +401,7 @@ async def aevaluate_policy(
     """
     runtime = runtime or default_runtime()
     policy = policy.fits(pool)
+    pool = policy.extend(pool)
     select(task, split, limit)
     if store is None:
         scheduler = runtime.shared_scheduler()
