@@ -116,7 +116,7 @@ class Recruiter(Policy):
         self.profile = np.array(profile, dtype=np.float64)
         self.aggregation = np.array(aggregation, dtype=np.float64)
         self.source = source
-        self.settings = settings or RecruitSettings()
+        self.how = settings or RecruitSettings()
         self.vectors = vectors
         self.tags = {question: tuple(named) for question, named in (tags or {}).items()}
         self.vote = vote
@@ -135,7 +135,7 @@ class Recruiter(Policy):
     @functools.cached_property
     def strengths(self) -> Array:
         """The experts' global strength, shape (m,)."""
-        return strength(self.profile, self.settings.temperature)
+        return strength(self.profile, self.how.temperature)
 
     def graphs_for(self, questions: Sequence[str]) -> list[AgentGraph]:
         if self.source.annotator is not None:
@@ -150,7 +150,7 @@ class Recruiter(Policy):
     async def agraphs_for(self, questions: Sequence[str], ask: Ask) -> list[AgentGraph]:
         if self.source.annotator is None:
             return self.graphs_for(questions)
-        how = self.settings
+        how = self.how
         return self._graphs(
             questions,
             await annotate(
@@ -172,7 +172,7 @@ class Recruiter(Policy):
         self, questions: Sequence[str], skills: Sequence[Sequence[int]]
     ) -> list[list[int]]:
         """Who answers each question: positions among the experts, in their order."""
-        how = self.settings
+        how = self.how
         drawn = [
             recruit(
                 suitability(self.profile, wanted, self.strengths),
@@ -190,7 +190,7 @@ class Recruiter(Policy):
     def aggregator_for(self, skills: Sequence[int]) -> int:
         """Who reads the recruited experts' answers to a question with these skills."""
         overall = self.aggregation.sum(axis=1)
-        if self.settings.aggregator == "task" or not len(skills):
+        if self.how.aggregator == "task" or not len(skills):
             return int(np.argmax(overall))
         local = self.aggregation[:, list(skills)].sum(axis=1)
         # Of several that did as well on these skills, the one that did best on all.
@@ -207,8 +207,8 @@ class Recruiter(Policy):
                 end = self._experts[self.aggregator_for(wanted)]
             cast = (*(self._experts[i] for i in recruited), end)
             if cast not in graphs:
-                roles = [self.settings.role] * len(recruited)
-                graphs[cast] = star(cast, roles=[*roles, self.settings.aggregator_role])
+                roles = [self.how.role] * len(recruited)
+                graphs[cast] = star(cast, roles=[*roles, self.how.aggregator_role])
             chosen.append(graphs[cast])
         return chosen
 
@@ -218,7 +218,7 @@ class Recruiter(Policy):
             return pool
         counters = [
             vote_counter(_counter_name(voters), pool, self.vote, voters)
-            for voters in range(1, self.settings.k + 1)
+            for voters in range(1, self.how.k + 1)
             if _counter_name(voters) not in pool
         ]
         return Pool([*pool.values(), *counters], name=pool.name, roles=pool.roles.values())
@@ -256,7 +256,7 @@ class Recruiter(Policy):
             self.profile[left],
             self.aggregation[left],
             source=self.source,
-            settings=self.settings,
+            settings=self.how,
             vectors=self.vectors,
             tags=self.tags,
             vote=self.vote,
@@ -264,12 +264,15 @@ class Recruiter(Policy):
             encoder=self.encoder,
         )
 
+    def settings(self) -> dict[str, Any]:
+        return {**self.how.model_dump(), **self.source.model_dump(exclude_defaults=True)}
+
     def state(self) -> tuple[dict[str, Any], Arrays]:
         values = {
             "experts": list(self._experts),
             "skills": list(self.skills),
             "source": self.source.model_dump(),
-            "settings": self.settings.model_dump(),
+            "settings": self.how.model_dump(),
             "tags": {question: list(named) for question, named in self.tags.items()},
             "vote": None if self.vote is None else {"name": self.vote.name, **asdict(self.vote)},
             "encoder": self.encoder,
