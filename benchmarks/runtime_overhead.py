@@ -24,8 +24,9 @@ from _table import arguments, report
 import swarm
 from swarm.agents.messages import Messages
 from swarm.graphs import chain
-from swarm.runtime.compile import Program, resolve
+from swarm.runtime.compile import resolve
 from swarm.runtime.evaluate import Evaluator
+from swarm.runtime.program import Program
 from swarm.runtime.recording import StoreRecorder
 
 AGENTS = 8

@@ -25,7 +25,9 @@ OPTIMIZERS: dict[str, str] = {
     "random_graphs": "swarm.optimizers.baselines.random_graphs:RandomGraphs",
     "role_step": "swarm.optimizers.role_step:RoleStep",
     "star": "swarm.optimizers.baselines.star:Star",
+    "symbolic_moe": "swarm.optimizers.symbolic_moe:SymbolicMoE",
     "uniform_soup": "swarm.optimizers.baselines.uniform_soup:UniformSoup",
+    "wording": "swarm.optimizers.wording:WordingOptimizer",
 }
 """Name → where its class is, known without importing it or the packages it needs."""
 

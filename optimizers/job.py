@@ -46,6 +46,11 @@ class Job:
         """Kept with the run, however the block ends."""
         self._store = store
 
+    @property
+    def store(self) -> Store | None:
+        """Where the job is kept."""
+        return self._store
+
     def commit(self, evaluations: Sequence[EvaluationRecord], state: Mapping[str, Any]) -> None:
         """Keeps a step: its evaluations and the state after it, together or not at all."""
         if self._store is not None and self.run is not None:

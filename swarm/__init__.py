@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from swarm.optimizers.budget import Budget
     from swarm.optimizers.hetero_swarm import HeterogeneousSwarm
     from swarm.optimizers.role_step import RoleStep, random_graphs
+    from swarm.optimizers.symbolic_moe import SymbolicMoE
     from swarm.runtime.runtime import Runtime
     from swarm.runtime.system import System, chain, evaluate, single, star
     from swarm.store import Store
@@ -35,6 +36,7 @@ _EXPORTS = {
     "Sampling": "swarm.agents.expert",
     "Store": "swarm.store",
     "SwarmError": "swarm.errors",
+    "SymbolicMoE": "swarm.optimizers.symbolic_moe",
     "System": "swarm.runtime.system",
     "Task": "swarm.tasks",
     "chain": "swarm.runtime.system",
@@ -60,6 +62,7 @@ __all__ = [
     "Sampling",
     "Store",
     "SwarmError",
+    "SymbolicMoE",
     "System",
     "Task",
     "chain",

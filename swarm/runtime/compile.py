@@ -1,20 +1,13 @@
 """A graph of agents becomes a LangGraph program over columns of questions.
 
 The state holds lists, one entry a question: one `ainvoke` carries a whole split, and a single
-question is a column of length one.
-
-LangGraph goes in steps, and waits for all nodes of one before it begins the next. What we run
-ourselves does not wait so long: an agent is asked as soon as all that it hears have answered
-(`_Ahead`), and its node finds the answers there, or on their way. So no model is loaded for agents
-that nobody needs yet.
+question is a column of length one. How we run graphs ourselves is in `program.py`.
 """
 
 from __future__ import annotations
 
-from asyncio import Task, TaskGroup
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict
 
@@ -24,9 +17,8 @@ from swarm.agents.prompt import Position
 from swarm.agents.role import Role, find_role
 from swarm.errors import EngineError
 from swarm.graphs.graph import AgentGraph
-from swarm.runtime.agenda import Agenda, Item
 from swarm.runtime.columns import Answers, Outcome
-from swarm.runtime.runtime import gather, run_sync
+from swarm.runtime.runtime import run_sync
 from swarm.runtime.scheduler import Participant, Scheduler
 
 if TYPE_CHECKING:
@@ -36,7 +28,8 @@ Texts = list[str | None]
 """One response a question; None where there is none because a call failed."""
 
 
-def _merge(old: dict[str, Texts], new: dict[str, Texts]) -> dict[str, Texts]:
+def merge(old: dict[Any, Any], new: dict[Any, Any]) -> dict[Any, Any]:
+    """How LangGraph puts the responses of several nodes together."""
     return {**old, **new}
 
 
@@ -45,7 +38,7 @@ class ColumnState(TypedDict, total=False):
 
     questions: list[str]
     """n questions."""
-    responses: Annotated[dict[str, Texts], _merge]
+    responses: Annotated[dict[str, Texts], merge]
     """Agent → its n responses."""
     answers: Texts
     """The end node's responses."""
@@ -62,24 +55,19 @@ class AgentLog(NamedTuple):
     """Which questions these belong to; None: all, in order."""
 
 
-@dataclass(repr=False)  # LangGraph calls it on every run, and all prompts are in it
+@dataclass(eq=False)
 class GraphRun:
-    """One execution of a graph: its place in the scheduler, and the log of its calls."""
+    """One execution of a graph over a column: its place in the scheduler, and what was done."""
 
     participant: Participant | None = None
-    ahead: _Ahead | None = None
     log: dict[str, AgentLog] = field(default_factory=dict)
     """By agent. An agent with no rows left to answer is logged, too."""
     answers: Texts = field(default_factory=list)
     """The end node's responses."""
 
 
-current_run: ContextVar[GraphRun | None] = ContextVar("current_run", default=None)
-"""Set around `ainvoke`; a graph that is run inside somebody's own LangGraph program has none."""
-
-
-class _Node(NamedTuple):
-    """An agent ready to be asked."""
+class Node(NamedTuple):
+    """An agent ready to be asked; see `resolve`."""
 
     agent: str
     expert: Expert
@@ -93,7 +81,7 @@ class _Node(NamedTuple):
 
 def resolve(
     graph: AgentGraph, pool: Pool, roles: Mapping[str, Role] | None = None
-) -> dict[str, _Node]:
+) -> dict[str, Node]:
     """The expert and role behind each agent's names.
 
     An expert that samples and plays several agents of a graph gives each a draw of its own.
@@ -101,12 +89,12 @@ def resolve(
     Raises:
         PoolError: the pool has no such expert, or nobody knows the role.
     """
-    nodes: dict[str, _Node] = {}
+    nodes: dict[str, Node] = {}
     seen: Counter[str] = Counter()
     for item, agent in enumerate(graph.agents):
         expert = pool[agent.expert]
         predecessors = tuple(p.name for p in graph.predecessors(agent.name))
-        nodes[agent.name] = _Node(
+        nodes[agent.name] = Node(
             agent=agent.name,
             expert=expert,
             role=find_role(agent.role, {**pool.roles, **(roles or {})}),
@@ -123,7 +111,7 @@ def resolve(
 
 def compile_graph(
     graph: AgentGraph,
-    nodes: Mapping[str, _Node],
+    nodes: Mapping[str, Node],
     scheduler: Callable[[], Scheduler],
     *,
     awaited: bool = False,
@@ -161,126 +149,13 @@ def compile_graph(
     return builder.compile(**options).with_config(recursion_limit=len(graph.agents) + 2)
 
 
-class Program:
-    """A graph ready to be run over questions, every call on record."""
-
-    def __init__(
-        self,
-        graph: AgentGraph,
-        nodes: Mapping[str, _Node],
-        scheduler: Callable[[], Scheduler],
-    ) -> None:
-        """The same as for `compile_graph`."""
-        self.graph = graph
-        self.nodes = nodes
-        self._scheduler = scheduler
-        self._agenda = Agenda(
-            [
-                Item(nodes[a.name].expert, tuple(nodes[p].item for p in nodes[a.name].predecessors))
-                for a in graph.agents
-            ]
-        )
-        # Somebody's own program may call this one: its checkpoints and its limits are not for here.
-        self._compiled = compile_graph(graph, nodes, scheduler, awaited=True, checkpointer=False)
-        self._config: Any = {
-            "recursion_limit": len(graph.agents) + 2,
-            "max_concurrency": len(graph.agents),
-        }
-
-    async def run(self, questions: Sequence[str]) -> list[tuple[range, GraphRun]]:
-        """Which of the questions made up a column, and what its agents did.
-
-        There is one column, or narrow ones where an engine wants that.
-        """
-        residency = self._scheduler().residency
-        engines = [residency.engine(node.expert.engine) for node in self.nodes.values()]
-        n = len(questions)
-        width = min((engine.column for engine in engines if engine.column), default=max(n, 1))
-        columns = [range(start, min(start + width, n)) for start in range(0, n, width)]
-        runs = await gather(self._run([questions[i] for i in rows]) for rows in columns)
-        return list(zip(columns, runs, strict=True))
-
-    async def _run(self, questions: list[str]) -> GraphRun:
-        with self._scheduler().join(self._agenda) as participant:
-            try:
-                async with TaskGroup() as tasks:
-                    run = GraphRun(participant)
-                    run.ahead = _Ahead(self, run, questions, tasks)
-                    token = current_run.set(run)
-                    try:
-                        state = await self._compiled.ainvoke(_start(questions), self._config)
-                    finally:
-                        current_run.reset(token)
-            except BaseExceptionGroup as errors:
-                raise errors.exceptions[0] from None
-        run.answers = state["answers"]
-        run.ahead = None
-        return run
-
-    async def ask(
-        self, agent: str, questions: Sequence[str], previous: Sequence[Texts], run: GraphRun | None
-    ) -> Texts:
-        """What `agent` answers, and a note of it in the run's log."""
-        return await _ask(self.nodes[agent], self._scheduler(), questions, previous, run)
-
-    async def stream(self, question: str) -> AsyncIterator[tuple[str, str]]:
-        """(agent, response) as each agent answers one question.
-
-        Raises:
-            EngineError: a call failed.
-        """
-        async for update in self._compiled.astream(
-            _start([question]), self._config, stream_mode="updates"
-        ):
-            for state in update.values():
-                for agent, (text,) in state["responses"].items():
-                    yield agent, text
-
-
-def _start(questions: list[str]) -> ColumnState:
-    return {"questions": questions, "responses": {}}
-
-
-class _Ahead:
-    """Asks the agents of one run, each as soon as all that it hears have answered."""
-
-    def __init__(
-        self, program: Program, run: GraphRun, questions: Sequence[str], tasks: TaskGroup
-    ) -> None:
-        self._program = program
-        self._run = run
-        self._questions = questions
-        self._group = tasks
-        self._tasks: dict[str, Task[Texts]] = {}
-        self._texts: dict[str, Texts] = {}
-
-    def answers(self, agent: str) -> Task[Texts]:
-        """Those of `agent`, who is asked now if it has not been yet."""
-        if agent not in self._tasks:
-            self._tasks[agent] = self._group.create_task(self._ask(agent))
-        return self._tasks[agent]
-
-    async def _ask(self, agent: str) -> Texts:
-        heard = [self._texts[name] for name in self._program.nodes[agent].predecessors]
-        texts = await self._program.ask(agent, self._questions, heard, self._run)
-        self._texts[agent] = texts
-        for successor in self._program.graph.successors(agent):
-            if all(p in self._texts for p in self._program.nodes[successor.name].predecessors):
-                self.answers(successor.name)
-        return texts
-
-
 def _actor(
-    node: _Node, scheduler: Callable[[], Scheduler], *, is_end: bool
+    node: Node, scheduler: Callable[[], Scheduler], *, is_end: bool
 ) -> Callable[[ColumnState], Coroutine[Any, Any, ColumnState]]:
     async def act(state: ColumnState) -> ColumnState:
-        run = current_run.get()
-        if run is not None and run.ahead is not None:
-            texts = await run.ahead.answers(node.agent)
-        else:
-            responses = state.get("responses") or {}
-            previous = [responses[name] for name in node.predecessors]
-            texts = await _ask(node, scheduler(), state["questions"], previous, None)
+        responses = state.get("responses") or {}
+        previous = [responses[name] for name in node.predecessors]
+        texts = await ask(node, scheduler(), state["questions"], previous)
         update: ColumnState = {"responses": {node.agent: texts}}
         if is_end:
             update["answers"] = texts
@@ -289,12 +164,12 @@ def _actor(
     return act
 
 
-async def _ask(
-    node: _Node,
+async def ask(
+    node: Node,
     scheduler: Scheduler,
     questions: Sequence[str],
     previous: Sequence[Texts],
-    run: GraphRun | None,
+    run: GraphRun | None = None,
 ) -> Texts:
     """What an agent answers who hears `previous`; it is logged if there is a run."""
     # Where a predecessor has no response the trace has failed: asking further would cost only.

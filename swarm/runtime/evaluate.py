@@ -14,8 +14,8 @@ from swarm.agents.messages import Response, Usage
 from swarm.agents.role import Role
 from swarm.errors import EngineError, InputError
 from swarm.graphs.graph import AgentGraph
-from swarm.runtime.compile import GraphRun, Program, resolve
-from swarm.runtime.runtime import gather
+from swarm.runtime.compile import GraphRun, resolve
+from swarm.runtime.program import Program, run_together
 from swarm.runtime.scheduler import Scheduler
 from swarm.store.records import EvaluationRecord, QuestionRecord
 from swarm.tasks import Example, Task
@@ -188,7 +188,7 @@ class Evaluator:
         self.roles = roles or {}
         self.examples = select(task, split, limit)
         self.scheduler = scheduler
-        self._questions = [example.prompt for example in self.examples]
+        self.questions = [example.prompt for example in self.examples]
         self._records = [
             QuestionRecord(example.id, example.prompt, list(example.golds))
             for example in self.examples
@@ -207,21 +207,36 @@ class Evaluator:
             rows: only these of the questions, in this order.
             pool: has the graphs' experts, in place of the one this was made with.
         """
-        started = time.perf_counter()
         rows = range(len(self.examples)) if rows is None else rows
-        questions = [self._questions[i] for i in rows]
-        different = list(dict.fromkeys(graphs))
+        different = dict.fromkeys(graphs)
+        found = await self.each([(graph, rows) for graph in different], pool=pool)
+        by_graph = dict(zip(different, found, strict=True))
+        return [by_graph[graph] for graph in graphs]
+
+    async def each(
+        self,
+        work: Sequence[tuple[AgentGraph, Sequence[int]]],
+        *,
+        pool: Pool | None = None,
+    ) -> list[Evaluation]:
+        """Runs every graph over questions of its own, all together; see `__call__`."""
+        started = time.perf_counter()
+        pool = pool or self.pool
         programs = [
-            Program(graph, resolve(graph, pool or self.pool, self.roles), lambda: self.scheduler)
-            for graph in different
+            Program(graph, resolve(graph, pool, self.roles), lambda: self.scheduler)
+            for graph, _ in work
         ]
-        runs = await gather(program.run(questions) for program in programs)
+        runs = await run_together(
+            [
+                (program, [self.questions[i] for i in rows])
+                for program, (_, rows) in zip(programs, work, strict=True)
+            ]
+        )
         seconds = time.perf_counter() - started
-        found = {
-            program.graph: self._evaluation(program, columns, rows, seconds)
-            for program, columns in zip(programs, runs, strict=True)
-        }
-        return [found[graph] for graph in graphs]
+        return [
+            self._evaluation(program, columns, rows, seconds)
+            for program, columns, (_, rows) in zip(programs, runs, work, strict=True)
+        ]
 
     def _evaluation(
         self,

@@ -1,4 +1,4 @@
-"""A system as a folder: its graph, its pool, and the weights that were found for it."""
+"""A system as a folder: its graph or policy, its pool, and the weights that were found for it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from swarm.agents.engines.recorded import IN_MEMORY
-from swarm.agents.expert import Expert
+from swarm.agents.expert import Expert, Pool
 from swarm.agents.mixing import export_expert
 from swarm.errors import InputError, SwarmError
+from swarm.graphs.graph import AgentGraph
+from swarm.runtime.policy import Policy, load_policy
 from swarm.runtime.system import System
+
+GRAPH, POOL = "graph.json", "pool.toml"
 
 
 def export(system: System, folder: str | Path) -> None:
     """Writes ``graph.json``, ``pool.toml`` and, for every expert whose weights are a mixture,
-    ``experts/NAME``: an ordinary adapter or model folder. Whole or not at all.
+    ``experts/NAME``: an ordinary adapter or model folder. Whole or not at all. A policy that
+    chooses graphs is written as ``policy.json`` and ``policy.safetensors`` instead.
 
-    ``swarm run FOLDER/graph.json --pool FOLDER/pool.toml`` runs it. Weights that are in folders
+    ``swarm run FOLDER/graph.json --pool FOLDER/pool.toml`` runs it, or ``swarm run FOLDER …`` where
+    there is a policy, and `load` reads it. Weights that are in folders
     already stay where they are, and the pool names these folders.
 
     Raises:
@@ -32,7 +38,8 @@ def export(system: System, folder: str | Path) -> None:
     folder = Path(folder).resolve()
     if folder.exists():
         raise InputError(f"`{folder}` is already there: a system needs a new folder")
-    experts = [system.pool[name] for name in system.graph.experts]
+    names = system.graph.experts if system.fixed else system.policy.experts
+    experts = [system.pool[name] for name in dict.fromkeys(names)]
     for expert in experts:
         if expert.script is not None:
             raise InputError(
@@ -53,9 +60,12 @@ def export(system: System, folder: str | Path) -> None:
             lines += ["", "[[experts]]", *_table(expert.model_dump(exclude_defaults=True))]
         for role in roles:
             lines += ["", "[[roles]]", *_table(role)]
-        (unfinished / "pool.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        graph = system.graph.to_json(indent=2)
-        (unfinished / "graph.json").write_text(graph + "\n", encoding="utf-8")
+        (unfinished / POOL).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        if system.fixed:
+            graph = system.graph.to_json(indent=2)
+            (unfinished / GRAPH).write_text(graph + "\n", encoding="utf-8")
+        else:
+            system.policy.save(unfinished)
         unfinished.rename(folder)
     except BaseException as error:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -67,6 +77,19 @@ def export(system: System, folder: str | Path) -> None:
                 "folder; nothing was left behind"
             ) from error
         raise
+
+
+def load(folder: Path, pool: Pool | None = None) -> tuple[AgentGraph | Policy, Pool]:
+    """What `export` has written to `folder`; the pool is `pool`, if one is given.
+
+    Raises:
+        InputError: there is none, or it can't be read.
+    """
+    pool = Pool.load(folder / POOL) if pool is None else pool
+    graph = folder / GRAPH
+    if graph.is_file():
+        return AgentGraph.from_json(graph.read_bytes()), pool
+    return load_policy(folder), pool
 
 
 def _weights(expert: Expert, folder: Path, number: int) -> Expert:

@@ -5,12 +5,15 @@ A fitted policy is saved as a folder: `policy.json`, and `policy.safetensors` fo
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from types import NoneType
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -25,10 +28,13 @@ Arrays = Mapping[str, NDArray[Any]]
 
 POLICIES: dict[str, str] = {
     "fixed": "swarm.runtime.policy:Fixed",
+    "wording": "swarm.optimizers.wording:Wording",
+    "symbolic_moe": "swarm.optimizers.recruit:Recruiter",
 }
 """Name → where its class is, known without importing it or the packages it needs."""
 
 FORMAT = 1
+FILE, ARRAYS = "policy.json", "policy.safetensors"
 
 
 class Ask(Protocol):
@@ -38,9 +44,23 @@ class Ask(Protocol):
     """
 
     async def __call__(
-        self, expert: str, prompts: Sequence[Messages], *, draws: int = 1
+        self,
+        expert: str,
+        prompts: Sequence[Messages],
+        *,
+        draws: int = 1,
+        about: Sequence[int] | None = None,
     ) -> list[list[Response | EngineError]]:
-        """For each prompt its `draws` answers, in order; errors are returned, not raised."""
+        """For each prompt its `draws` answers, in order; errors are returned, not raised.
+
+        Several experts are asked together where their calls are awaited together
+        (`asyncio.gather`). An expert that does not sample is asked once, whatever `draws` is.
+
+        Args:
+            about: the question that each prompt is about, as its place among those that were given
+                to the policy, so that it is shown with that question's trace. None: prompt i is
+                about question i where there are as many of both, else about none in particular.
+        """
 
 
 class Policy(ABC):
@@ -90,6 +110,11 @@ class Policy(ABC):
             "fit it again with this pool"
         )
 
+    def extend(self, pool: Pool) -> Pool:
+        """`pool` with the experts that the policy brings itself, such as one that counts votes; by
+        default there are none. Extending twice adds nothing."""
+        return pool
+
     def fits(self, pool: Pool, *, drop: bool = False) -> Policy:
         """The policy for `pool`: itself, if the pool has all its experts.
 
@@ -115,25 +140,59 @@ class Policy(ABC):
             )
         return self.without(gone)
 
+    def settings(self) -> dict[str, Any]:
+        """What a run's page says of it: small JSON values. Those of its state that are, if a
+        subclass does not say otherwise."""
+        values, _ = self.state()
+        small = (str, int, float, bool, NoneType)
+        return {key: value for key, value in values.items() if isinstance(value, small)}
+
+    @property
+    def fingerprint(self) -> bytes:
+        """32 bytes, the same for policies that are the same in all that `state` says."""
+        values, arrays = self.state()
+        digest = hashlib.blake2b(digest_size=32)
+        digest.update(json.dumps([self.name, values], sort_keys=True).encode())
+        for name in sorted(arrays):
+            array = np.asarray(arrays[name])
+            digest.update(f"\0{name} {array.dtype.str} {array.shape}\0".encode())
+            digest.update(array.tobytes())
+        return digest.digest()
+
+    def document(self) -> dict[str, Any]:
+        """All of it as one JSON value, arrays as base64 of a safetensors file; see
+        `policy_from_document`."""
+        values, arrays = self.state()
+        packed = base64.b64encode(_pack(arrays)).decode("ascii")
+        return {"policy": self.name, "format": FORMAT, "state": values, "arrays": packed}
+
     def save(self, folder: str | PathLike[str]) -> None:
         """Writes it to `folder`, which is made if it is not there.
 
         Raises:
-            InputError: the folder holds something else.
+            InputError: the folder holds something else, or can't be written to.
         """
-        from safetensors.numpy import save_file
-
         folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()) and not (folder / "policy.json").is_file():
-            raise InputError(f"`{folder}` is not empty and holds no policy: give a new folder")
-        folder.mkdir(parents=True, exist_ok=True)
         values, arrays = self.state()
-        document = {"policy": self.name, "format": FORMAT, **values}
-        save_file(
-            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
-            folder / "policy.safetensors",
-        )
-        (folder / "policy.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        packed = _pack(arrays)
+        document = {
+            "policy": self.name,
+            "format": FORMAT,
+            "arrays": _digest(packed),
+            "state": values,
+        }
+        text = json.dumps(document, indent=1) + "\n"
+        try:
+            if folder.exists() and any(folder.iterdir()) and not (folder / FILE).is_file():
+                raise InputError(f"`{folder}` is not empty and holds no policy: give a new folder")
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ARRAYS).write_bytes(packed)
+            (folder / FILE).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"`{folder}`: no policy can be written there ({error.strerror}): "
+                "give another folder"
+            ) from None
 
 
 def load_policy(
@@ -145,29 +204,81 @@ def load_policy(
         InputError: there is no policy, or one this version can't read.
         PoolError: the pool lacks experts; they are named.
     """
-    from safetensors.numpy import load_file
-
-    path = Path(folder) / "policy.json"
+    path = Path(folder) / FILE
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
+        packed = path.with_name(ARRAYS).read_bytes()
     except OSError as error:
-        raise InputError(f"`{path}`: no policy can be read there ({error.strerror})") from None
+        raise InputError(f"`{error.filename}`: no policy is there ({error.strerror})") from None
     except ValueError as error:
         raise InputError(f"`{path}` is not JSON ({error}): save the policy again") from None
-    name = document.pop("policy", None) if isinstance(document, dict) else None
+    if isinstance(document, dict) and document.get("arrays") != _digest(packed):
+        raise InputError(
+            f"`{path.with_name(ARRAYS)}` is not the file that was written with `{path}`: "
+            "save the policy again"
+        )
+    policy = _read(document, packed, str(path))
+    return policy if pool is None else policy.fits(pool, drop=drop)
+
+
+def policy_from_document(
+    document: Mapping[str, Any], pool: Pool | None = None, *, drop: bool = False
+) -> Policy:
+    """The inverse of `Policy.document`; raises like `load_policy`."""
+    try:
+        packed = base64.b64decode(document["arrays"], validate=True)
+    except (KeyError, TypeError, ValueError):
+        raise InputError("a policy's document: key `arrays` is not base64: fit it again") from None
+    policy = _read(document, packed, "a policy's document")
+    return policy if pool is None else policy.fits(pool, drop=drop)
+
+
+def _read(document: Any, packed: bytes, where: str) -> Policy:
+    where = f"`{where}`"
+    if not isinstance(document, Mapping):
+        raise InputError(f"{where} must hold a JSON object: save the policy again")
+    name = document.get("policy")
     if name not in POLICIES:
         raise InputError(
-            f"`{path}`: key `policy`: `{name}` is not a policy{did_you_mean(str(name), POLICIES)}: "
+            f"{where}: key `policy`: `{name}` is not a policy{did_you_mean(str(name), POLICIES)}: "
             f"it must be one of {', '.join(f'`{each}`' for each in POLICIES)}"
         )
-    if (written := document.pop("format", None)) != FORMAT:
+    if (written := document.get("format")) != FORMAT:
         raise InputError(
-            f"`{path}`: key `format`: `{written}` is not {FORMAT}, which this version reads: "
+            f"{where}: key `format`: `{written}` is not {FORMAT}, which this version reads: "
             "fit the policy again, or use the version that wrote it"
         )
-    arrays = load_file(path.with_name("policy.safetensors"))
-    policy = find_policy(name).from_state(document, arrays)
-    return policy if pool is None else policy.fits(pool, drop=drop)
+    try:
+        return find_policy(name).from_state(document["state"], _unpack(packed))
+    except InputError as error:
+        raise type(error)(f"{where}: {error}") from None
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{where}: not what policy `{name}` writes ({type(error).__name__}: {error}): "
+            "fit it again"
+        ) from None
+
+
+def _pack(arrays: Arrays) -> bytes:
+    from safetensors.numpy import save
+
+    packed: bytes = save({name: np.array(arrays[name], order="C") for name in sorted(arrays)})
+    return packed
+
+
+def _unpack(packed: bytes) -> Arrays:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        found: Arrays = load(packed)
+    except SafetensorError as error:
+        raise ValueError(f"its arrays: {error}") from None
+    return found
+
+
+def _digest(packed: bytes) -> str:
+    return hashlib.blake2b(packed, digest_size=32).hexdigest()
 
 
 def find_policy(name: str) -> type[Policy]:
@@ -175,6 +286,15 @@ def find_policy(name: str) -> type[Policy]:
     module, _, cls = POLICIES[name].partition(":")
     found: type[Policy] = getattr(importlib.import_module(module), cls)
     return found
+
+
+def described_policy(policy: Policy) -> dict[str, Any]:
+    """What a run's settings say of the policy that was run."""
+    return {
+        "name": policy.name,
+        "fingerprint": policy.fingerprint.hex(),
+        "settings": policy.settings(),
+    }
 
 
 class Fixed(Policy):

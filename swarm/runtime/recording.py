@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from swarm.agents.expert import Expert, Pool
@@ -12,6 +13,9 @@ from swarm.agents.role import Role
 from swarm.errors import BudgetError, StoreError
 from swarm.runtime.cache import Answered, MemoryCache, Recorder
 from swarm.store import AnswerRecord, BatchRecord, ExpertRecord, Store
+
+current_store: ContextVar[Store | None] = ContextVar("current_store", default=None)
+"""The store of the run whose policy is at work, or is fitted: there its embeddings are kept."""
 
 
 class StoreRecorder(Recorder):

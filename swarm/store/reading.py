@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from itertools import accumulate
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Connection, bindparam, func, select
 from sqlalchemy.orm import Session
 
@@ -201,6 +203,18 @@ def experts(session: Session, fingerprints: Collection[bytes]) -> dict[bytes, Ex
         rows = session.scalars(select(tables.Expert).where(tables.Expert.fingerprint.in_(chunk)))
         for row in rows:
             found[row.fingerprint] = ExpertRecord(row.fingerprint, row.name, row.config)
+    return found
+
+
+def vectors(session: Session, keys: Collection[bytes]) -> dict[bytes, NDArray[np.float32]]:
+    embedding = tables.Embedding
+    found = {}
+    for chunk in _chunks(keys):
+        rows = session.execute(
+            select(embedding.key, embedding.vector).where(embedding.key.in_(chunk))
+        )
+        for key, vector in rows:
+            found[key] = np.frombuffer(vector, "<f4").astype(np.float32)
     return found
 
 

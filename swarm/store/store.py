@@ -13,6 +13,8 @@ from os import PathLike, fspath
 from types import TracebackType
 from typing import Any, Self, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Connection, Insert, Table, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
@@ -43,6 +45,7 @@ _CONTENT_ADDRESSED = (
     tables.Prompt,
     tables.Question,
     tables.Answer,
+    tables.Embedding,
 )
 
 
@@ -237,6 +240,12 @@ class Store:
             self._bulk(tables.Prompt, sorted(prompts.items()))
             self._bulk(tables.Answer, sorted(rows, key=itemgetter(0)))
 
+    def add_vectors(self, vectors: Mapping[bytes, NDArray[np.float32]]) -> None:
+        """Store embeddings that are not there yet: content address of encoder and text → (d,)."""
+        rows = [(key, np.asarray(vector, "<f4").tobytes()) for key, vector in vectors.items()]
+        with self.transaction():
+            self._bulk(tables.Embedding, sorted(rows))
+
     def add_evaluation(self, run: int, evaluation: EvaluationRecord) -> int:
         """Record an evaluation with its traces and calls; returns its id.
 
@@ -360,6 +369,11 @@ class Store:
         """The answers stored under any of `keys`, with what was asked and of whom."""
         with self._reading() as session:
             return reading.answers(session, keys)
+
+    def vectors(self, keys: Collection[bytes]) -> dict[bytes, NDArray[np.float32]]:
+        """The embeddings stored under any of `keys`, each of shape (d,)."""
+        with self._reading() as session:
+            return reading.vectors(session, keys)
 
     def experts(self, fingerprints: Collection[bytes]) -> dict[bytes, ExpertRecord]:
         """The experts stored under any of `fingerprints`."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
+import numpy as np
 import pytest
 import store_samples as samples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from swarm.errors import InputError
 from swarm.store import QuestionRecord
@@ -52,6 +55,19 @@ def test_answers(store, records):
     keys = [record.key for record in records]
     assert store.answers(keys) == {record.key: record for record in records}
     assert store.known(keys) == {record.key: record.response for record in records}
+
+
+@shared
+@given(st.lists(arrays("<f4", st.integers(1, 5), elements=st.floats(width=32)), max_size=4))
+def test_vectors(store, rows):
+    vectors = {hashlib.blake2b(row.tobytes(), digest_size=32).digest(): row for row in rows}
+    store.add_vectors(vectors)
+    store.add_vectors({key: row[::-1] + 1 for key, row in vectors.items()})  # the first one stays
+    found = store.vectors([*vectors, b"nobody's".ljust(32)])
+    assert found.keys() == vectors.keys()
+    for key, row in vectors.items():
+        assert found[key].dtype == np.float32
+        np.testing.assert_array_equal(found[key], row)
 
 
 @shared

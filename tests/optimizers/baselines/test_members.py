@@ -26,8 +26,8 @@ from swarm.optimizers.baselines import (
     RandomGraphs,
     UniformSoup,
 )
-from swarm.optimizers.baselines.majority_vote import read_back
 from swarm.optimizers.role_step import random_graphs
+from swarm.optimizers.voting import read_back
 from swarm.runtime.progress import Silent
 
 POOL = relay_job.pool()
