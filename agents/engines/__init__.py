@@ -43,7 +43,9 @@ ENGINES: dict[str, EngineEntry] = {
         "ServerEngine",
         "OpenAI-compatible endpoints and hosted models, by LiteLLM",
         reads_weights=False,
-        sending=frozenset({"key", "concurrency", "requests_per_minute", "timeout", "deadline"}),
+        sending=frozenset(
+            {"key", "concurrency", "requests_per_minute", "timeout", "deadline", "determinism"}
+        ),
     ),
     "scripted": EngineEntry(
         "swarm.agents.engines.scripted",

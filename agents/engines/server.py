@@ -22,10 +22,12 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from swarm.agents.engines.base import Engine
+from swarm.agents.engines.base import Engine, Lengths
+from swarm.agents.engines.determinism import Determinism
 from swarm.agents.engines.limits import Throttle
-from swarm.agents.engines.prices import listed
-from swarm.agents.messages import Request, Response, Usage
+from swarm.agents.engines.prices import listed, listed_context
+from swarm.agents.engines.prompt_lengths import Endpoint, PromptLengths, estimate
+from swarm.agents.messages import Messages, Request, Response, Usage
 from swarm.errors import ConfigError, EngineError, PoolError, RequestError
 from swarm.settings_file import Settings, settings_error, shorten
 
@@ -53,6 +55,10 @@ class ServerOptions(Settings):
     """Seconds one attempt may take."""
     deadline: float = Field(300.0, gt=0)
     """Seconds from the first attempt after which a request is given up."""
+    determinism: Determinism | None = None
+    """What an endpoint of one's own promises, where it is known: ``bitwise`` of one that computes
+    every request as if it were alone (vLLM with `VLLM_BATCH_INVARIANT=1`), ``replay-only`` of one
+    that hands requests on to somebody else's models. None: ``seeded``."""
 
     @field_validator("url")
     @classmethod
@@ -78,9 +84,15 @@ class ServerOptions(Settings):
                 "a query: an API key is given by `options.key`"
             )
         try:
-            return _Checked.model_validate({"options": expert.options}).options
+            options = _Checked.model_validate({"options": expert.options}).options
         except ValidationError as error:
             raise settings_error(who.replace("`", ""), error, _Checked) from None
+        if options.determinism is not None and options.url is None:
+            raise ConfigError(
+                f"{who}: key `options.determinism`: `{options.determinism}` can't be said of a "
+                "hosted model, which is `replay-only`: give the `url` of an endpoint of your own"
+            )
+        return options
 
 
 class _Checked(BaseModel):
@@ -107,6 +119,7 @@ class ServerEngine(Engine):
     def __init__(self, *, backoff: float = 0.5) -> None:
         self.backoff = backoff
         self._throttles: dict[tuple[str, ServerOptions], Throttle] = {}
+        self._lengths: dict[tuple[str, ServerOptions], PromptLengths] = {}
         self._jitter = random.Random()
 
     @classmethod
@@ -136,11 +149,54 @@ class ServerEngine(Engine):
         # An endpoint of one's own may call a model what it likes, and charges what it likes.
         return None if "url" in expert.options else listed(expert.model)
 
+    @classmethod
+    def determinism(cls, expert: Expert) -> Determinism:
+        """Of an endpoint of one's own what `options` say, else seeded; of hosted models nothing."""
+        options = ServerOptions.of(expert, f"expert `{expert.name}`")
+        if options.url is None:
+            return Determinism.REPLAY_ONLY
+        return options.determinism or Determinism.SEEDED
+
+    async def context(self, expert: Expert) -> int | None:
+        """What the expert says, else its endpoint, or LiteLLM's list of hosted models."""
+        if expert.context is not None:
+            return expert.context
+        lengths = self._lengths_of(expert)
+        found = listed_context(expert.model) if lengths is None else await lengths.context()
+        if found is None and expert.overflow == "shorten":
+            whose = "LiteLLM's list" if lengths is None else "its endpoint"
+            raise EngineError(
+                f"`{expert.name}`: its `overflow` is `shorten`, but {whose} does not say how many "
+                "tokens it can hold: give it a `context`"
+            )
+        return found
+
+    async def count(self, expert: Expert, prompts: Sequence[Messages]) -> Lengths:
+        """By the endpoint, where it counts, else estimated: see `prompt_lengths`."""
+        lengths = self._lengths_of(expert)
+        if lengths is not None and (counted := await lengths.count(prompts)) is not None:
+            return Lengths(counted, exact=True)
+        return await asyncio.to_thread(estimate, prompts, _estimate)
+
+    def _lengths_of(self, expert: Expert) -> PromptLengths | None:
+        """None for a hosted model."""
+        options = ServerOptions.of(expert, f"expert `{expert.name}`")
+        if options.url is None:
+            return None
+        if (expert.model, options) not in self._lengths:
+            own = expert.model.partition("/")[2] or expert.model
+            limits = (options.concurrency, options.timeout, options.deadline)
+            endpoint = Endpoint(options.url, own, options.key, *limits)
+            made = PromptLengths(endpoint, backoff=self.backoff)
+            self._lengths[expert.model, options] = made
+        return self._lengths[expert.model, options]
+
     async def generate(self, requests: Sequence[Request]) -> Sequence[Response | EngineError]:
         return await _on_its_loop(self._answer_all(requests)) if requests else []
 
     async def close(self) -> None:
         self._throttles.clear()
+        self._lengths.clear()
 
     async def _answer_all(self, requests: Sequence[Request]) -> list[Response | EngineError]:
         _litellm()  # so that no request's time is spent on importing it
@@ -200,6 +256,11 @@ class ServerEngine(Engine):
         """Seconds until the next attempt: jittered, or all who failed together come together."""
         wait = min(LONGEST_WAIT, self.backoff * 2.0 ** min(tries - 1, 16))
         return max(wait * self._jitter.uniform(0.5, 1.0), failure.wait or 0.0)
+
+
+def _estimate(messages: list[dict[str, str]]) -> int:
+    count: int = _litellm().token_counter(model="", messages=messages)
+    return count
 
 
 async def _ask(request: Request, options: ServerOptions) -> Response:

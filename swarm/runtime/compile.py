@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict
 
 from swarm.agents.expert import Expert, Pool
-from swarm.agents.messages import Messages, Response
-from swarm.agents.prompt import Position
+from swarm.agents.messages import Messages, Response, request_key
+from swarm.agents.prompt import WHOLE, Position
 from swarm.agents.role import Role, find_role
+from swarm.agents.shortening import Cuts
 from swarm.errors import EngineError
 from swarm.graphs.graph import AgentGraph
+from swarm.runtime.fitting import Column, Fitted, fit
 from swarm.runtime.runtime import gather, run_sync
 from swarm.runtime.scheduler import Answers, Outcome, Participant, Scheduler
 
@@ -52,6 +54,8 @@ class AgentLog(NamedTuple):
     cached: Sequence[bool]
     rows: Sequence[int] | None
     """Which questions these belong to; None: all, in order."""
+    cuts: Mapping[int, Cuts] = WHOLE
+    """How prompts were shortened: position among these → what was cut."""
 
 
 @dataclass
@@ -59,6 +63,9 @@ class GraphRun:
     """One execution of a graph: its place in the scheduler, and the log of its calls."""
 
     participant: Participant | None = None
+    cuts: Mapping[str, Mapping[int, Cuts]] | None = None
+    """How prompts are shortened: agent → position in the column → what is cut. None: as it turns
+    out to be needed."""
     log: dict[str, AgentLog] = field(default_factory=dict)
     """By agent. An agent with no rows left to answer is logged, too."""
     answers: Texts = field(default_factory=list)
@@ -78,6 +85,8 @@ class _Node(NamedTuple):
     position: Position
     draw: int
     predecessors: tuple[str, ...]
+    oldest_first: tuple[int, ...]
+    """Positions in `predecessors`, by when they answer."""
 
 
 def resolve(
@@ -92,6 +101,7 @@ def resolve(
     """
     nodes: dict[str, _Node] = {}
     seen: Counter[str] = Counter()
+    moments = {agent.name: at for at, agent in enumerate(graph.order)}
     for agent in graph.agents:
         expert = pool[agent.expert]
         predecessors = tuple(p.name for p in graph.predecessors(agent.name))
@@ -104,9 +114,15 @@ def resolve(
             ),
             draw=seen[expert.name] if expert.sampling.temperature > 0 else 0,
             predecessors=predecessors,
+            oldest_first=_by_moment(predecessors, moments),
         )
         seen[expert.name] += 1
     return nodes
+
+
+def _by_moment(agents: Sequence[str], moments: Mapping[str, int]) -> tuple[int, ...]:
+    """Positions of `agents`, by when they answer."""
+    return tuple(sorted(range(len(agents)), key=lambda k: moments[agents[k]]))
 
 
 def compile_graph(
@@ -169,22 +185,45 @@ class Program:
             "max_concurrency": len(graph.agents),
         }
 
-    async def run(self, questions: Sequence[str]) -> list[tuple[range, GraphRun]]:
+    async def run(
+        self, questions: Sequence[str], cuts: Mapping[tuple[int, int], Cuts] | None = None
+    ) -> list[tuple[range, GraphRun]]:
         """Which of the questions made up a column, and what its agents did.
 
         There is one column, or narrow ones where an engine wants that.
+
+        Args:
+            cuts: (agent's position, question) → how its prompt is shortened, and no other is.
+                None: as it turns out to be needed.
         """
         residency = self._scheduler().residency
         engines = [residency.engine(node.expert.engine) for node in self.nodes.values()]
         n = len(questions)
         width = min((engine.column for engine in engines if engine.column), default=max(n, 1))
         columns = [range(start, min(start + width, n)) for start in range(0, n, width)]
-        runs = await gather(self._run([questions[i] for i in rows]) for rows in columns)
+        runs = await gather(
+            self._run([questions[i] for i in rows], self._cuts_of(rows, cuts)) for rows in columns
+        )
         return list(zip(columns, runs, strict=True))
 
-    async def _run(self, questions: list[str]) -> GraphRun:
+    def _cuts_of(
+        self, rows: range, cuts: Mapping[tuple[int, int], Cuts] | None
+    ) -> dict[str, dict[int, Cuts]] | None:
+        """Those of one column."""
+        if cuts is None:
+            return None
+        found: dict[str, dict[int, Cuts]] = {}
+        for (agent, question), each in cuts.items():
+            if question in rows:
+                name = self.graph.agents[agent].name
+                found.setdefault(name, {})[question - rows.start] = each
+        return found
+
+    async def _run(
+        self, questions: list[str], cuts: Mapping[str, Mapping[int, Cuts]] | None
+    ) -> GraphRun:
         with self._scheduler().join([len(wave) for wave in self.graph.waves]) as participant:
-            run = GraphRun(participant)
+            run = GraphRun(participant, cuts)
             token = current_run.set(run)
             try:
                 state = await self._compiled.ainvoke(_start(questions), self._config)
@@ -226,17 +265,23 @@ def _actor(
             rows = [i for i, each in enumerate(zip(*previous, strict=True)) if None not in each]
             questions = [questions[i] for i in rows]
             previous = [[column[i] for i in rows] for column in previous]
-        prompts = style.messages(node.role, node.position, questions, previous)
         run = current_run.get()
-        answers: Answers = await scheduler().ask(
-            node.expert,
-            prompts,
-            draw=node.draw,
-            participant=run.participant if run is not None else None,
+        column = Column(style, node.role, node.position, questions, previous, node.oldest_first)
+        if run is not None and run.cuts is not None:
+            given = run.cuts.get(node.agent, WHOLE)
+            cuts = {
+                k: given[row] for k, row in enumerate(rows or range(len(questions))) if row in given
+            }
+            fitted = Fitted(column.prompts(cuts), cuts)
+        else:
+            engine = scheduler().residency.engine(node.expert.engine)
+            fitted = await fit(engine, node.expert, column)
+        answers = await _ask(
+            node, scheduler(), fitted, run.participant if run is not None else None
         )
         texts: Texts = [o.text if type(o) is Response else None for o in answers.outcomes]
         if run is not None:
-            run.log[node.agent] = AgentLog(prompts, *answers, rows)
+            run.log[node.agent] = AgentLog(fitted.prompts, *answers, rows, fitted.cuts)
         else:
             _raise_if_all_failed(answers.outcomes)
         if rows is not None:
@@ -250,6 +295,28 @@ def _actor(
         return update
 
     return act
+
+
+async def _ask(
+    node: _Node, scheduler: Scheduler, fitted: Fitted, participant: Participant | None
+) -> Answers:
+    """Asks for all but what is refused; that is answered with its error."""
+    prompts, _, refused = fitted
+    if not refused:
+        return await scheduler.ask(node.expert, prompts, draw=node.draw, participant=participant)
+    asked = [i for i in range(len(prompts)) if i not in refused]
+    answers = await scheduler.ask(
+        node.expert, [prompts[i] for i in asked], draw=node.draw, participant=participant
+    )
+    keys, outcomes, cached = None, iter(answers.outcomes), iter(answers.cached)
+    if answers.keys is not None:
+        keys = [request_key(node.expert.fingerprint, prompt, node.draw) for prompt in prompts]
+    every = range(len(prompts))
+    return Answers(
+        [refused[i] if i in refused else next(outcomes) for i in every],
+        keys,
+        [False if i in refused else next(cached) for i in every],
+    )
 
 
 def _raise_if_all_failed(outcomes: Sequence[Outcome]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from swarm.agents.engines import Engine
+from swarm.agents.engines.determinism import Determinism
 from swarm.agents.expert import Expert, Pool
 from swarm.agents.messages import Response
 from swarm.agents.role import Role
@@ -61,15 +63,59 @@ def wording(
     pool: Pool, experts: Iterable[str], roles: Mapping[str, Role] | None = None
 ) -> dict[str, Any]:
     """What prompts are built from beside graph and questions, for a run's settings: the experts'
-    styles, and the instructions of roles that are not the library's."""
+    styles and what becomes of prompts that are too long, where that is not left to their engines;
+    and the instructions of roles that are not the library's."""
     own = {**pool.roles, **(roles or {})}
     return {
         "experts": {
-            name: {"prompt": pool[name].prompt, "fingerprint": pool[name].fingerprint.hex()}
+            name: {
+                "prompt": pool[name].prompt,
+                "fingerprint": pool[name].fingerprint.hex(),
+                **pool[name].model_dump(include={"context", "overflow"}, exclude_defaults=True),
+            }
             for name in experts
         },
         "instructions": {name: role.instructions for name, role in own.items()},
     }
+
+
+class WeakestAsked:
+    """The weakest `Determinism` of all that a run has asked.
+
+    It follows from the batches alone, so that a run that was interrupted says what one that was not
+    does. An expert that is not in `pool` came to be in the run, and is as those with its engine.
+    """
+
+    def __init__(
+        self,
+        engine: Callable[[str], Engine],
+        pool: Mapping[str, Expert],
+        before: Iterable[BatchRecord] = (),
+    ) -> None:
+        """`engine`: by name. `before`: what earlier sessions of the run have asked."""
+        self._engine = engine
+        self._pool = pool
+        self._seen: set[tuple[str, str]] = set()
+        self.found = Determinism.BITWISE
+        for batch in before:
+            self.book(batch)
+
+    def book(self, batch: BatchRecord) -> None:
+        """Takes a batch into account, if any of it was answered."""
+        if not batch.prompt_tokens:
+            return
+        engine = batch.base.partition(":")[0]
+        for name in batch.experts:
+            if (name, engine) not in self._seen:
+                self._seen.add((name, engine))
+                self.found = Determinism.weakest((self.found, self._of(name, engine)))
+
+    def _of(self, name: str, engine: str) -> Determinism:
+        own = self._pool.get(name)
+        like = [own] if own else [each for each in self._pool.values() if each.engine == engine]
+        if not like:
+            return Determinism.REPLAY_ONLY
+        return Determinism.weakest(self._engine(engine).determinism(each) for each in like)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from swarm.agents.expert import Pool
 from swarm.agents.messages import Messages, Response
 from swarm.agents.role import Role
+from swarm.agents.shortening import Cuts
 from swarm.errors import EngineError
 from swarm.graphs import topologies
 from swarm.graphs.graph import Agent, AgentGraph
@@ -34,6 +35,8 @@ class Call(NamedTuple):
     response: Response | None
     cached: bool
     error: str | None
+    shortened: Cuts = ()
+    """What was cut of predecessors' responses so that the prompt fits; empty: nothing."""
 
 
 class Trace(NamedTuple):
@@ -113,10 +116,11 @@ class System:
             for agent in self.graph.order:
                 entry = run.log[agent.name]
                 asked = rows if entry.rows is None else (rows[i] for i in entry.rows)
-                for row, prompt, outcome, cached in zip(
-                    asked, entry.prompts, entry.outcomes, entry.cached, strict=True
+                for k, (row, prompt, outcome, cached) in enumerate(
+                    zip(asked, entry.prompts, entry.outcomes, entry.cached, strict=True)
                 ):
-                    calls[row].append(_call(agent, prompt, outcome, cached))
+                    cuts = entry.cuts.get(k, ())
+                    calls[row].append(_call(agent, prompt, outcome, cached, cuts))
         answers = [answer for _, run in columns for answer in run.answers]
         return [
             Trace(question, answer, tuple(called), next((c.error for c in called if c.error), None))
@@ -169,10 +173,10 @@ class System:
         return evaluation
 
 
-def _call(agent: Agent, prompt: Messages, outcome: Outcome, cached: bool) -> Call:
+def _call(agent: Agent, prompt: Messages, outcome: Outcome, cached: bool, cuts: Cuts) -> Call:
     if isinstance(outcome, Response):
-        return Call(agent, prompt, outcome, cached, None)
-    return Call(agent, prompt, None, cached, str(outcome))
+        return Call(agent, prompt, outcome, cached, None, cuts)
+    return Call(agent, prompt, None, cached, str(outcome), cuts)
 
 
 def evaluate(
