@@ -28,6 +28,8 @@ class Cut(NamedTuple):
     """How many it had (new-lines made spaces, where the prompt's style does that)."""
 
 
+_SPACE = re.compile(r"\s")
+
 Cuts = tuple[Cut, ...]
 """How one prompt was shortened, by `Cut.response`; empty: it was not."""
 
@@ -83,11 +85,13 @@ def read(text: str) -> Cuts:
 
 
 def _word_after(text: str, position: int) -> int:
-    """Where the next word begins, at `position` or after it."""
+    """Where the next word begins, at `position` or after it; the end where there is none."""
     if not text[position - 1].isspace():
-        space = re.compile(r"\s").search(text, position, position + WORD)
+        space = _SPACE.search(text, position, position + WORD)
         if space is not None:
             position = space.end()
+        elif len(text) <= position + WORD:
+            return len(text)
     while position < len(text) and text[position].isspace():
         position += 1
     return position

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from swarm.agents import shortening
 from swarm.app.documents import in_order, shortened
 from swarm.app.settings import flag
 from swarm.app.terminal import one_line, plain
@@ -151,8 +150,10 @@ def answer(console: Console, trace: Trace, *, verbose: bool) -> None:
             console.print(_who(call.agent.name, call.agent.expert, call.agent.role))
             _said(console, "response", call.response.text if call.response else f"{call.error}")
             if call.shortened:
-                cut = f"prompt shortened: response {shortening.write(call.shortened)} characters"
-                _said(console, "", cut, _ATTENTION)
+                left = [
+                    _left(f"response {cut.response}", cut.kept, cut.of) for cut in call.shortened
+                ]
+                _said(console, "shortened", f"to fit: {', '.join(left)}", _ATTENTION)
         console.print()
     console.print(plain(trace.text or ""), soft_wrap=True)
 
@@ -315,12 +316,14 @@ def _call(console: Console, number: int, graph: AgentGraph, call: CallView) -> N
 
 
 def _shortened(graph: AgentGraph, call: CallView) -> str:
-    """What is missing in a prompt, and whose it was."""
-    cut = []
-    for left in shortened(graph, call):
-        kept = f"all but the last {left['kept']:,}" if left["kept"] else "all"
-        cut.append(f"{left['agent']}: {kept} of {left['of']:,} characters")
-    return f"to fit, left out of {'; '.join(cut)}" if cut else f"{call.shortened}"
+    """What is left in a prompt that was shortened, and whose it is."""
+    found = shortened(graph, call)
+    left = [_left(f"{cut['agent']}'s response", cut["kept"], cut["of"]) for cut in found]
+    return f"to fit: {', '.join(left)}" if left else f"{call.shortened}"
+
+
+def _left(what: str, kept: int, of: int) -> str:
+    return f"of {what} {f'the last {kept:,}' if kept else 'none'} of {of:,} characters"
 
 
 def _who(agent: str, expert: str, role: str) -> Text:

@@ -83,7 +83,8 @@ class WeakestAsked:
     """The weakest `Determinism` of all that a run has asked.
 
     It follows from the batches alone, so that a run that was interrupted says what one that was not
-    does. An expert that is not in `pool` came to be in the run, and is as those with its engine.
+    does. An expert that is not in `pool` came to be in the run (with other weights, or to count
+    votes), and is taken for one like those with its engine.
     """
 
     def __init__(
@@ -104,17 +105,18 @@ class WeakestAsked:
         """Takes a batch into account, if any of it was answered."""
         if not batch.prompt_tokens:
             return
-        engine = batch.base.partition(":")[0]
         for name in batch.experts:
-            if (name, engine) not in self._seen:
-                self._seen.add((name, engine))
-                self.found = Determinism.weakest((self.found, self._of(name, engine)))
+            if (name, batch.base) not in self._seen:
+                self._seen.add((name, batch.base))
+                self.found = Determinism.weakest((self.found, self._of(name, batch.base)))
 
-    def _of(self, name: str, engine: str) -> Determinism:
-        own = self._pool.get(name)
-        like = [own] if own else [each for each in self._pool.values() if each.engine == engine]
-        if not like:
-            return Determinism.REPLAY_ONLY
+    def _of(self, name: str, base: str) -> Determinism:
+        engine, _, model = base.partition(":")
+        if name in self._pool:
+            like = [self._pool[name]]
+        else:
+            like = [each for each in self._pool.values() if each.engine == engine]
+            like = like or [Expert(name=name, engine=engine, model=model)]
         return Determinism.weakest(self._engine(engine).determinism(each) for each in like)
 
 
