@@ -121,6 +121,14 @@ class Expert(BaseModel):
     """In a pool, that of a hosted model is its list price unless it is given."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Whatever else the engine understands."""
+    context: int | None = Field(None, ge=1)
+    """How many tokens prompt and answer may have together: a prompt fits if it has no more than
+    this less `max_tokens`. None: as many as the engine knows the model to have."""
+    overflow: Literal["refuse", "shorten"] = "refuse"
+    """What becomes of a prompt that does not fit: its trace fails, or predecessors' responses are
+    cut until it fits (see `swarm.agents.shortening`), which its trace says. The first is the
+    default: an answer to a question that was read in part is worse than none, unless one has
+    decided otherwise."""
 
     _script: Script | None = PrivateAttr(None)
     _source: Source | None = PrivateAttr(None)
@@ -129,6 +137,7 @@ class Expert(BaseModel):
     def scripted(cls, name: str, script: Script | Mapping[str, str], **settings: Any) -> Expert:
         """An expert for tests and dry runs: a function of the messages, or a table by user prompt.
 
+        The function must be pure: what it answered once is not asked again.
         A prompt that is not in the table is answered with an empty text.
         """
         if callable(script):
@@ -179,6 +188,11 @@ class Expert(BaseModel):
     def _check(self) -> Self:
         if self.mixture is not None and self.adapter is not None:
             raise ValueError("has an adapter and a mixture: give one of them")
+        if self.context is not None and self.context <= self.sampling.max_tokens:
+            raise ValueError(
+                f"its `context` of {self.context} tokens leaves no room for a prompt beside "
+                f"`max_tokens` {self.sampling.max_tokens}: raise the one or lower the other"
+            )
         return self
 
     @functools.cached_property
@@ -202,8 +216,8 @@ class Expert(BaseModel):
     def fingerprint(self) -> bytes:
         """32 bytes: all that decides what this expert answers, its weights included.
 
-        Name, description, price, prompt style and how it is reached (keys, limits) are left out:
-        they change no answer to given messages.
+        Name, description, price, prompt style, what becomes of long prompts and how it is reached
+        (keys, limits) are left out: they change no answer to given messages.
         """
         config = self.model_dump(mode="json", exclude=_NOT_ASKED)
         engine = ENGINES.get(self.engine)
@@ -224,7 +238,10 @@ class Expert(BaseModel):
         return digest.digest()
 
 
-_NOT_ASKED = {"name", "description", "price", "prompt", "model", "adapter", "mixture"}
+_NOT_ASKED = {
+    *("name", "description", "price", "prompt", "context", "overflow"),
+    *("model", "adapter", "mixture"),
+}
 """Fields that change no answer to given messages, or are in a fingerprint by their content."""
 
 

@@ -7,9 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import repeat
+from types import MappingProxyType
 
 from swarm.agents.messages import Message, Messages, leaves
 from swarm.agents.role import Role
+from swarm.agents.shortening import Cuts, apply
+
+WHOLE: Mapping[int, Cuts] = MappingProxyType({})
+"""Nothing is cut."""
 
 
 class Position(StrEnum):
@@ -69,13 +74,22 @@ class PromptStyle:
         position: Position,
         questions: Sequence[str],
         previous: Sequence[Sequence[str]],
+        cuts: Mapping[int, Cuts] = WHOLE,
     ) -> list[Messages]:
         """The prompts of one agent for a column of questions.
 
-        `previous` holds one column a predecessor, each as long as `questions`.
+        Args:
+            previous: one column a predecessor, each as long as `questions`.
+            cuts: position in the column → what is cut of the responses there.
         """
-        if self.flatten:
-            previous = [_flat(responses) for responses in previous]
+        previous = self.responses(previous)
+        if cuts:
+            columns = [list(responses) for responses in previous]
+            for row, each in cuts.items():
+                left = apply([responses[row] for responses in columns], each)
+                for responses, text in zip(columns, left, strict=True):
+                    responses[row] = text
+            previous = columns
         template = self._template(len(previous), position)
         texts = [template % row for row in zip(*previous, questions, strict=True)]
         users = leaves(Message, repeat("user"), texts)
@@ -83,6 +97,10 @@ class PromptStyle:
             system = Message("system", role.instructions)
             return [(system, user) for user in users]
         return [(user,) for user in users]
+
+    def responses(self, previous: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
+        """Predecessors' responses, as they are put into prompts: see `messages`."""
+        return [_flat(responses) for responses in previous] if self.flatten else previous
 
 
 def with_choices(question: str, choices: Mapping[str, str] | None) -> str:

@@ -142,6 +142,7 @@ class SettledOptimizer(Optimizer):
         progress: Progress,
         settings: Mapping[str, Any] | None,
         budget: Budget | None,
+        runtime: Runtime | None = None,
     ) -> AbstractContextManager[Job]:
         """The job that `fit` is asked for; see `open_job`."""
         description = {
@@ -160,4 +161,5 @@ class SettledOptimizer(Optimizer):
             progress=progress,
             budget=budget,
             pool=pool,
+            runtime=runtime,
         )

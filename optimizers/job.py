@@ -15,7 +15,8 @@ from swarm.graphs.graph import AgentGraph
 from swarm.optimizers.budget import Account, Budget, spent_before
 from swarm.runtime.cache import Answered, MemoryCache, Recorder
 from swarm.runtime.progress import Progress
-from swarm.runtime.recording import StoreRecorder, finishing
+from swarm.runtime.recording import StoreRecorder, WeakestAsked, finishing
+from swarm.runtime.runtime import Runtime, default_runtime
 from swarm.store import AnswerRecord, BatchRecord, EvaluationRecord, Store
 from swarm.tasks import Task
 
@@ -44,6 +45,8 @@ class Job:
         """The limit of its budget that has ended the block, if one has."""
         self.summary: dict[str, Any] = {}
         """Kept with the run, however the block ends."""
+        self.shortened = 0 if store is None or run is None else store.count_shortened(run)
+        """Calls that were committed and whose prompts were shortened."""
         self._store = store
 
     @property
@@ -58,6 +61,7 @@ class Job:
                 for evaluation in evaluations:
                     self._store.add_evaluation(self.run, evaluation)
                 self._store.save_state(self.run, state)
+        self.shortened += sum(len(evaluation.shortened) for evaluation in evaluations)
         self.state = dict(state)
 
     def scores(self) -> list[tuple[AgentGraph, dict[int, float]]]:
@@ -78,6 +82,7 @@ def open_job(
     progress: Progress,
     budget: Budget | None = None,
     pool: Pool | None = None,
+    runtime: Runtime | None = None,
 ) -> Iterator[Job]:
     """The job of this key: a new one, or the one that was begun before, for the time of the block.
 
@@ -89,7 +94,8 @@ def open_job(
 
     Args:
         settings: kept with the run, which takes a `name` among them for its name, else `title`.
-        pool: whose prices count.
+        pool: whose prices count, and what is promised of whose answers.
+        runtime: has the engines; None: the one that is shared.
 
     Raises:
         InputError: `budget` has a limit that can't be reached. Nothing was recorded.
@@ -98,9 +104,12 @@ def open_job(
     """
     if budget is not None and pool is not None:
         budget.check(pool)
+    engine = (runtime or default_runtime()).residency.engine
+    experts: Mapping[str, Expert] = pool or {}
     if store is None:
         account = Account(budget, pool=pool)
-        job = Job(CountingRecorder(MemoryCache(), progress, account), None, None)
+        weakest = WeakestAsked(engine, experts)
+        job = Job(CountingRecorder(MemoryCache(), progress, account, weakest), None, None)
         with _stopping(job), progress:
             yield job
         return
@@ -113,8 +122,10 @@ def open_job(
             run = found.id if found else store.start_run("job", name, settings, key=key)
         stack.enter_context(store.lock_run(run))
         stack.enter_context(progress)
-        account = Account(budget, spent_before(store, run, pool or {}), pool)
-        recorder = CountingRecorder(StoreRecorder(store, run), progress, account)
+        account = Account(budget, spent_before(store, run, experts), pool)
+        before = (view.batch for view in store.batches(run))
+        weakest = WeakestAsked(engine, experts, before)
+        recorder = CountingRecorder(StoreRecorder(store, run), progress, account, weakest)
         job = Job(recorder, store, run)
         job.state = store.state(run)
         # Read again: another process may have finished it while this one waited.
@@ -128,7 +139,8 @@ def open_job(
             try:
                 yield job
             finally:
-                summary.update({**job.summary, **recorder.used()})
+                shortened = {"shortened": job.shortened}
+                summary.update({**job.summary, **shortened, **recorder.used()})
 
 
 @contextmanager
@@ -145,10 +157,17 @@ def _stopping(job: Job) -> Iterator[None]:
 class CountingRecorder(Recorder):
     """Another recorder, with an account of what was used."""
 
-    def __init__(self, inner: Recorder, progress: Progress, account: Account | None = None) -> None:
+    def __init__(
+        self,
+        inner: Recorder,
+        progress: Progress,
+        account: Account | None = None,
+        weakest: WeakestAsked | None = None,
+    ) -> None:
         self._inner = inner
         self._progress = progress
         self._account = account or Account()
+        self._weakest = weakest
 
     @property
     def asked(self) -> int:
@@ -156,9 +175,10 @@ class CountingRecorder(Recorder):
         return self._account.spent.calls
 
     def used(self) -> dict[str, Any]:
-        """What the job has used since it began, for its summary."""
+        """What the job has used since it began, and what is promised of it, for its summary."""
         spent = self._account.spent
         return {
+            **({"determinism": self._weakest.found.value} if self._weakest else {}),
             "asked": spent.calls,
             "tokens": spent.tokens,
             "cost": spent.cost,
@@ -173,6 +193,8 @@ class CountingRecorder(Recorder):
     ) -> None:
         self._inner.record(batch, experts, answers)
         self._account.book(batch, experts)
+        if self._weakest is not None:
+            self._weakest.book(batch)
         self._progress.calls(self.asked)
 
     def record_all(self, answered: Sequence[Answered]) -> None:

@@ -140,6 +140,7 @@ class PolicyOptimizer(SettledOptimizer):
                 progress=progress,
                 settings=settings,
                 budget=budget,
+                runtime=runtime,
             ) as job:
                 if not job.done:
                     token = current_store.set(job.store)

@@ -159,6 +159,7 @@ class RoleStep(SettledOptimizer):
                 progress=progress,
                 settings=settings,
                 budget=budget,
+                runtime=runtime,
             ) as job:
                 scheduler = runtime.scheduler(job.recorder, spare=not self._settings.reference)
                 search = new(Evaluator(task, split, pool, scheduler, limit=limit))

@@ -17,10 +17,13 @@ from typing import Any, ClassVar
 
 from pydantic import PrivateAttr
 
+from swarm.agents import shortening
 from swarm.agents.engines import Engine
+from swarm.agents.engines.determinism import Determinism
 from swarm.agents.expert import Expert, Pool, Sampling
 from swarm.agents.messages import Messages, Request, Response
 from swarm.agents.role import Role
+from swarm.agents.shortening import Cuts
 from swarm.errors import DivergenceError, InputError, RequestError
 from swarm.runtime.cache import Recorder
 from swarm.runtime.evaluate import Evaluation, Evaluator
@@ -59,6 +62,10 @@ class ReplayReport:
     """Scores of traces that were calculated anew and are the recorded ones."""
     notes: tuple[str, ...]
     """What was not checked, and why."""
+    shortened: int = 0
+    """Of the prompts, those that were shortened as recorded."""
+    determinism: str = Determinism.BITWISE.value
+    """Nothing was asked."""
 
 
 def replay(
@@ -183,6 +190,7 @@ class _Replay:
         }
         self._traces = 0
         self._prompts = 0
+        self._shortened = 0
         self._failed = 0
 
     async def run(self, number: int) -> ReplayReport:
@@ -207,6 +215,7 @@ class _Replay:
             failed=self._failed,
             scores=self._traces if self._task else 0,
             notes=tuple(self._notes()),
+            shortened=self._shortened,
         )
 
     async def _replay(self, view: EvaluationView, record: EvaluationRecord) -> None:
@@ -217,7 +226,7 @@ class _Replay:
         scheduler = self._runtime.scheduler(_Recording(answers))
         cast = self._cast(record, answers)
         evaluator = Evaluator(task, record.split, cast, scheduler, roles=self._roles)
-        [again] = await evaluator([record.graph])
+        [again] = await evaluator([record.graph], cuts=self._cuts(record))
         scores = self._compare(record, answers, again)
         mean = math.fsum(scores) / len(scores)
         if mean != record.score:
@@ -239,6 +248,18 @@ class _Replay:
             raise _divergence("the question", here, None, question.question, found.prompt)
         if list(found.golds) != question.gold:
             raise _divergence("the gold answer", here, None, question.gold, list(found.golds))
+        return found
+
+    def _cuts(self, record: EvaluationRecord) -> dict[tuple[int, int], Cuts]:
+        """How prompts were shortened, as recorded: it takes no tokenizer to do that again."""
+        found = {}
+        for (position, i), text in record.shortened.items():
+            try:
+                found[position, i] = shortening.read(text)
+            except ValueError as error:
+                agent = record.graph.agents[position].name
+                what = "how the prompt was shortened"
+                raise _divergence(what, self._traces + i, agent, str(error), text) from None
         return found
 
     def _cast(self, record: EvaluationRecord, answers: Mapping[bytes, AnswerRecord]) -> Pool:
@@ -306,6 +327,7 @@ class _Replay:
                 what = "the address (expert, prompt, draw)"
                 raise _divergence(what, here, agent.name, key.hex(), address.hex())
             self._prompts += 1
+            self._shortened += (position, i) in record.shortened
         return down
 
     def _notes(self) -> Iterator[str]:

@@ -45,7 +45,15 @@ ENGINES: dict[str, EngineEntry] = {
         "OpenAI-compatible endpoints, and hosted models by LiteLLM",
         reads_weights=False,
         sending=frozenset(
-            {"key", "concurrency", "requests_per_minute", "timeout", "deadline", "client"}
+            {
+                "key",
+                "concurrency",
+                "requests_per_minute",
+                "timeout",
+                "deadline",
+                "client",
+                "determinism",
+            }
         ),
     ),
     "recorded": EngineEntry(

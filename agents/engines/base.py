@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from swarm.agents.messages import Request, Response
+from swarm.agents.engines.determinism import Determinism
+from swarm.agents.messages import Messages, Request, Response
 from swarm.errors import EngineError
 
 if TYPE_CHECKING:
     from swarm.agents.expert import Expert
+
+
+class Lengths(NamedTuple):
+    """How long prompts are, in tokens, what a chat template puts around them included."""
+
+    tokens: Sequence[int]
+    """One a prompt."""
+    exact: bool
+    """False: an estimate, and rather too high than too low."""
 
 
 class Engine(ABC):
@@ -85,6 +95,35 @@ class Engine(ABC):
 
     def forget(self) -> None:  # noqa: B027
         """Gives back what `prefetch` has read."""
+
+    @classmethod
+    def determinism(cls, expert: Expert) -> Determinism:
+        """What asking `expert` the same again gives. An engine that says nothing promises nothing.
+
+        It must follow from the expert's engine and options: a job that is resumed says it of what
+        was asked before.
+        """
+        return Determinism.REPLAY_ONLY
+
+    async def context(self, expert: Expert) -> int | None:
+        """How many tokens a prompt and its answer may have together; None: nobody knows.
+
+        Like `count` it may be called at any time, and needs no base to be loaded.
+
+        Raises:
+            EngineError: it must be known (`Expert.overflow` is `shorten`) and can't be.
+        """
+        return expert.context
+
+    async def count(self, expert: Expert, prompts: Sequence[Messages]) -> Lengths | None:
+        """How long `prompts` are for `expert`; None: this engine can't tell.
+
+        It is asked only for prompts that may be too long. It needs the tokenizer, never the model.
+
+        Raises:
+            EngineError: it should be able to, and isn't. Those prompts are not asked.
+        """
+        return None
 
     async def load(self, base: str, experts: Sequence[Expert]) -> None:  # noqa: B027
         """Makes `base` (an `Expert.base`) ready; `experts` are those that will be asked next.

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from swarm.agents.engines.determinism import Determinism
 from swarm.errors import ConfigError
 from swarm.settings_file import Settings, settings_error
 
@@ -36,6 +37,10 @@ class ServerOptions(Settings):
     client: Literal["direct", "litellm"] | None = None
     """Who speaks to the endpoint. None: directly where there is a `url` and `model` says that it
     speaks OpenAI's protocol (``openai/NAME``), which takes a tenth of LiteLLM's time."""
+    determinism: Determinism | None = None
+    """What an endpoint of one's own promises, where it is known: ``bitwise`` of one that computes
+    every request as if it were alone (vLLM with `VLLM_BATCH_INVARIANT=1`), ``replay-only`` of one
+    that hands requests on to somebody else's models. None: ``seeded``."""
 
     @field_validator("url")
     @classmethod
@@ -68,6 +73,11 @@ class ServerOptions(Settings):
             raise ConfigError(
                 f"{who}: key `options.client`: `direct` needs an `options.url` to go to: give one, "
                 "or leave `client` out, and LiteLLM finds the host"
+            )
+        if options.determinism is not None and options.url is None:
+            raise ConfigError(
+                f"{who}: key `options.determinism`: `{options.determinism}` can't be said of a "
+                "hosted model, which is `replay-only`: give the `url` of an endpoint of your own"
             )
         return options
 

@@ -1,4 +1,4 @@
-"""What hosted models cost: the list that comes with LiteLLM, read without importing it."""
+"""What hosted models cost and hold: the list that comes with LiteLLM, read without importing it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,25 @@ LIST = "model_prices_and_context_window_backup.json"
 
 def listed(model: str) -> tuple[float, float] | None:
     """USD per million tokens read and written by LiteLLM's name of a model; None: not listed."""
-    host, _, name = model.partition("/")
-    entry = _list().get(model) or _list().get(name, {})
-    if model not in _list() and entry.get("litellm_provider") != host:
-        return None
+    entry = _entry(model)
     try:
         read, written = entry["input_cost_per_token"], entry["output_cost_per_token"]
         return round(read * 1e6, 9), round(written * 1e6, 9)
     except (KeyError, TypeError):  # priced by the second or the picture, or only in tiers
         return None
+
+
+def listed_context(model: str) -> int | None:
+    """How many tokens a model can read, by the same list; None: it is not said."""
+    found = _entry(model).get("max_input_tokens")
+    return found if isinstance(found, int) else None
+
+
+def _entry(model: str) -> dict[str, Any]:
+    """What the list says of a model; nothing, where it does not have it."""
+    host, _, name = model.partition("/")
+    entry = _list().get(model) or _list().get(name, {})
+    return entry if model in _list() or entry.get("litellm_provider") == host else {}
 
 
 @functools.cache

@@ -8,7 +8,8 @@ from itertools import groupby, repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from swarm.agents.engines.base import Engine
+from swarm.agents.engines.base import Engine, Lengths
+from swarm.agents.engines.determinism import Determinism
 from swarm.agents.messages import Messages, Request, Response, Usage, leaves
 from swarm.errors import EngineError, RequestError
 
@@ -25,6 +26,14 @@ class ScriptedEngine(Engine):
 
     def size(self, base: str, experts: Sequence[Expert]) -> int:
         return 0
+
+    @classmethod
+    def determinism(cls, expert: Expert) -> Determinism:
+        """A table or a pure function: that is the contract of `Expert.scripted`."""
+        return Determinism.BITWISE
+
+    async def count(self, expert: Expert, prompts: Sequence[Messages]) -> Lengths:
+        return Lengths(_words(prompts), exact=True)
 
     async def generate(self, requests: Sequence[Request]) -> Sequence[Response | EngineError]:
         answers: list[Response | EngineError] = []
@@ -51,7 +60,7 @@ def _column(expert: Expert, prompts: Sequence[Messages]) -> Sequence[Response | 
             text = ""
             errors[len(texts)] = RequestError(f"the script of `{expert.name}` raised {error!r}")
         texts.append(text)
-    read = [sum([content.count(" ") + 1 for _, content in messages]) for messages in prompts]
+    read = _words(prompts)
     written = [text.count(" ") + 1 if text else 0 for text in texts]
     finish = ["length" if count > limit else "stop" for count in written]
     for i, count in enumerate(written):
@@ -59,6 +68,10 @@ def _column(expert: Expert, prompts: Sequence[Messages]) -> Sequence[Response | 
             texts[i], written[i] = " ".join(texts[i].split(" ")[:limit]), limit
     answers = leaves(Response, texts, map(_usage, read, written), finish, repeat(0.0))
     return [errors.get(i, answer) for i, answer in enumerate(answers)] if errors else answers
+
+
+def _words(prompts: Sequence[Messages]) -> list[int]:
+    return [sum([content.count(" ") + 1 for _, content in messages]) for messages in prompts]
 
 
 _usage = functools.lru_cache(1024)(Usage)

@@ -13,17 +13,19 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from swarm.agents.engines.base import Engine
+from swarm.agents.engines.base import Engine, Lengths
 from swarm.agents.engines.client import Client, Reply, dispensable
+from swarm.agents.engines.determinism import Determinism
 from swarm.agents.engines.direct import DirectClient
-from swarm.agents.engines.endpoint import ServerOptions
+from swarm.agents.engines.endpoint import ServerOptions, name_at_endpoint
 from swarm.agents.engines.failures import Failure, MalformedError
 from swarm.agents.engines.hosted import LiteLLMClient, litellm
 from swarm.agents.engines.http_loop import in_pieces, on_its_loop
 from swarm.agents.engines.limits import Throttle
-from swarm.agents.engines.prices import listed
+from swarm.agents.engines.prices import listed, listed_context
+from swarm.agents.engines.prompt_lengths import Endpoint, PromptLengths, estimate
 from swarm.agents.engines.stops import Cut, cut
-from swarm.agents.messages import Request, Response, Usage
+from swarm.agents.messages import Messages, Request, Response, Usage
 from swarm.errors import ConfigError, EngineError, PoolError, RequestError
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ class ServerEngine(Engine):
         self._direct, self._litellm = DirectClient(), LiteLLMClient()
         self._prepared: set[Client] = set()
         self._endpoints: dict[tuple[str, ServerOptions], _Endpoint] = {}
+        self._lengths: dict[tuple[str, ServerOptions], PromptLengths] = {}
         self._jitter = random.Random()
 
     @classmethod
@@ -100,6 +103,48 @@ class ServerEngine(Engine):
         # An endpoint of one's own may call a model what it likes, and charges what it likes.
         return None if "url" in expert.options else listed(expert.model)
 
+    @classmethod
+    def determinism(cls, expert: Expert) -> Determinism:
+        """Of an endpoint of one's own what `options` say, else seeded; of hosted models nothing."""
+        options = ServerOptions.of(expert, f"expert `{expert.name}`")
+        if options.url is None:
+            return Determinism.REPLAY_ONLY
+        return options.determinism or Determinism.SEEDED
+
+    async def context(self, expert: Expert) -> int | None:
+        """What the expert says, else its endpoint, or LiteLLM's list of hosted models."""
+        if expert.context is not None:
+            return expert.context
+        lengths = self._lengths_of(expert)
+        found = listed_context(expert.model) if lengths is None else await lengths.context()
+        if found is None and expert.overflow == "shorten":
+            whose = "LiteLLM's list" if lengths is None else "its endpoint"
+            raise EngineError(
+                f"`{expert.name}`: its `overflow` is `shorten`, but {whose} does not say how many "
+                "tokens it can hold: give it a `context`"
+            )
+        return found
+
+    async def count(self, expert: Expert, prompts: Sequence[Messages]) -> Lengths:
+        """By the endpoint, where it counts, else estimated: see `prompt_lengths`."""
+        lengths = self._lengths_of(expert)
+        if lengths is not None and (counted := await lengths.count(prompts)) is not None:
+            return Lengths(counted, exact=True)
+        return await asyncio.to_thread(estimate, prompts, _counted)
+
+    def _lengths_of(self, expert: Expert) -> PromptLengths | None:
+        """None for a hosted model."""
+        options = ServerOptions.of(expert, f"expert `{expert.name}`")
+        if options.url is None:
+            return None
+        if (expert.model, options) not in self._lengths:
+            own = name_at_endpoint(expert.model)
+            limits = (options.concurrency, options.timeout, options.deadline)
+            endpoint = Endpoint(options.url, own, options.key, *limits)
+            made = PromptLengths(endpoint, backoff=self.backoff)
+            self._lengths[expert.model, options] = made
+        return self._lengths[expert.model, options]
+
     async def generate(self, requests: Sequence[Request]) -> Sequence[Response | EngineError]:
         experts = {id(request.expert): request.expert for request in requests}
         found = {name: await self._endpoint(expert) for name, expert in experts.items()}
@@ -118,6 +163,8 @@ class ServerEngine(Engine):
             assert not isinstance(endpoint, EngineError)
             answers[i] = await self._answer(requests[i], endpoint)
 
+        self._endpoints.clear()
+        self._lengths.clear()
         async with asyncio.TaskGroup() as group:
             if there:
                 group.create_task(on_its_loop(_all(answer(i) for i in there)))
@@ -214,6 +261,11 @@ class ServerEngine(Engine):
         """Seconds until the next attempt: jittered, or all who failed together come together."""
         wait = min(LONGEST_WAIT, self.backoff * 2.0 ** min(tries - 1, 16))
         return max(wait * self._jitter.uniform(0.5, 1.0), failure.wait or 0.0)
+
+
+def _counted(messages: list[dict[str, str]]) -> int:
+    count: int = litellm().token_counter(model="", messages=messages)
+    return count
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:

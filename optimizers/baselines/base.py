@@ -116,6 +116,7 @@ class Baseline(SettledOptimizer):
                 progress=progress,
                 settings=settings,
                 budget=budget,
+                runtime=runtime,
             ) as job:
                 scheduler = runtime.scheduler(job.recorder)
                 scores = Scores(Evaluator(task, split, pool, scheduler, limit=limit))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from swarm.agents.shortening import read as read_cuts
 from swarm.store.loads import loads
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def trace_document(trace: TraceView) -> Document:
         "position": trace.position,
         "example": trace.question.example_id,
         "graph": graph_document(trace.graph),
-        "calls": [_call(call) for call in in_order(trace)],
+        "calls": [_call(trace.graph, call) for call in in_order(trace)],
     }
 
 
@@ -109,13 +110,29 @@ def in_order(trace: TraceView) -> list[CallView]:
     return [by_name[agent.name] for agent in trace.graph.order]
 
 
-def _call(call: CallView) -> Document:
+def shortened(graph: AgentGraph, call: CallView) -> list[Document]:
+    """What was left out of a call's prompt so that it fits: of whose response how many characters
+    are left at its end, of how many. Empty, too, for a record that can't be read."""
+    predecessors = graph.predecessors(call.agent.name)
+    try:
+        cuts = read_cuts(call.shortened) if call.shortened else ()
+    except ValueError:
+        cuts = ()
+    return [
+        {"agent": predecessors[number - 1].name, "kept": kept, "of": of}
+        for number, kept, of in cuts
+        if number <= len(predecessors)
+    ]
+
+
+def _call(graph: AgentGraph, call: CallView) -> Document:
     document: Document = {
         "agent": call.agent.name,
         "expert": call.agent.expert,
         "role": call.agent.role,
         "cached": call.cached,
         "error": call.error,
+        "shortened": shortened(graph, call),
     }
     if (answer := call.answer) is not None:
         usage = answer.response.usage
@@ -148,6 +165,7 @@ def answer_document(trace: Trace) -> Document:
                 "prompt_tokens": call.response and call.response.usage.prompt_tokens,
                 "completion_tokens": call.response and call.response.usage.completion_tokens,
                 "ms": call.response and call.response.seconds * 1000,
+                "shortened": [cut._asdict() for cut in call.shortened],
             }
             for call in trace.calls
         ],

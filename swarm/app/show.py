@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from swarm.agents.memory import shown
-from swarm.app.documents import in_order
+from swarm.app.documents import in_order, shortened
 from swarm.app.settings import flag
 from swarm.app.terminal import one_line, plain
 from swarm.store.loads import Loads, loads, short_names
@@ -119,7 +119,7 @@ def trace(console: Console, trace: TraceView) -> None:
     graph(console, trace.graph)
     for number, call in enumerate(in_order(trace), start=1):
         console.print()
-        _call(console, number, call)
+        _call(console, number, trace.graph, call)
 
 
 def batches(console: Console, found: Sequence[BatchView]) -> None:
@@ -184,6 +184,11 @@ def answer(console: Console, trace: Trace, *, verbose: bool) -> None:
         for call in trace.calls:
             console.print(_who(call.agent.name, call.agent.expert, call.agent.role))
             _said(console, "response", call.response.text if call.response else f"{call.error}")
+            if call.shortened:
+                left = [
+                    _left(f"response {cut.response}", cut.kept, cut.of) for cut in call.shortened
+                ]
+                _said(console, "shortened", f"to fit: {', '.join(left)}", _ATTENTION)
         console.print()
     console.print(plain(trace.text or ""), soft_wrap=True)
 
@@ -310,7 +315,10 @@ def report(console: Console, report: ReplayReport) -> None:
         "traces": _count(report.traces),
         "prompts": f"{_count(report.prompts)} the same",
         "scores": f"{_count(report.scores)} the same" if report.scores else "not checked",
+        "determinism": report.determinism,
     }
+    if report.shortened:
+        pairs["prompts"] += f", {_count(report.shortened)} of them shortened"
     _pairs(console, pairs)
     for note in report.notes:
         console.print(Text(f"note: {plain(note)}", _ATTENTION))
@@ -343,7 +351,7 @@ def graph(console: Console, graph: AgentGraph) -> None:
         console.print(Text(f"  {plain(line)}"), soft_wrap=True)
 
 
-def _call(console: Console, number: int, call: CallView) -> None:
+def _call(console: Console, number: int, graph: AgentGraph, call: CallView) -> None:
     heading = Text(f"{number} ").append_text(
         _who(call.agent.name, call.agent.expert, call.agent.role)
     )
@@ -361,7 +369,20 @@ def _call(console: Console, number: int, call: CallView) -> None:
     console.print(heading.append(figures, "dim"))
     for role, content in call.answer.messages:
         _said(console, role, content, "dim")
+    if call.shortened is not None:
+        _said(console, "shortened", _shortened(graph, call), _ATTENTION)
     _said(console, "response", call.answer.response.text or "(empty)")
+
+
+def _shortened(graph: AgentGraph, call: CallView) -> str:
+    """What is left in a prompt that was shortened, and whose it is."""
+    found = shortened(graph, call)
+    left = [_left(f"{cut['agent']}'s response", cut["kept"], cut["of"]) for cut in found]
+    return f"to fit: {', '.join(left)}" if left else f"{call.shortened}"
+
+
+def _left(what: str, kept: int, of: int) -> str:
+    return f"of {what} {f'the last {kept:,}' if kept else 'none'} of {of:,} characters"
 
 
 def _who(agent: str, expert: str, role: str) -> Text:
@@ -431,10 +452,14 @@ def _summary(summary: Mapping[str, Any]) -> dict[str, str]:
         shown["calls"] = _count(summary["asked"])
     if "tokens" in summary:
         shown["tokens"] = _count(summary["tokens"])
+    if summary.get("shortened"):
+        shown["shortened"] = f"{_count(summary['shortened'])} prompts"
     if summary.get("cost"):
         shown["cost"] = f"${summary['cost']:.4f}"
     if "seconds" in summary:
         shown["time"] = f"{summary['seconds']:.1f} s"
+    if "determinism" in summary:
+        shown["determinism"] = str(summary["determinism"])
     if "stopped" in summary:
         shown["stopped by"] = flag(summary["stopped"])
     return shown

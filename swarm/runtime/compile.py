@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict
 
 from swarm.agents.expert import Expert, Pool
-from swarm.agents.messages import Messages, Response
-from swarm.agents.prompt import Position
+from swarm.agents.messages import Messages, Response, request_key
+from swarm.agents.prompt import WHOLE, Position
 from swarm.agents.role import Role, find_role
+from swarm.agents.shortening import Cuts
 from swarm.errors import EngineError
 from swarm.graphs.graph import AgentGraph
 from swarm.runtime.columns import Answers, Outcome
+from swarm.runtime.fitting import Column, Fitted, fit
 from swarm.runtime.runtime import run_sync
 from swarm.runtime.scheduler import Participant, Scheduler
 
@@ -53,6 +55,8 @@ class AgentLog(NamedTuple):
     cached: Sequence[bool]
     rows: Sequence[int] | None
     """Which questions these belong to; None: all, in order."""
+    cuts: Mapping[int, Cuts] = WHOLE
+    """How prompts were shortened: position among these → what was cut."""
 
 
 @dataclass(eq=False)
@@ -60,6 +64,9 @@ class GraphRun:
     """One execution of a graph over a column: its place in the scheduler, and what was done."""
 
     participant: Participant | None = None
+    cuts: Mapping[str, Mapping[int, Cuts]] | None = None
+    """How prompts are shortened: agent → position in the column → what is cut. None: as it turns
+    out to be needed."""
     log: dict[str, AgentLog] = field(default_factory=dict)
     """By agent. An agent with no rows left to answer is logged, too."""
     answers: Texts = field(default_factory=list)
@@ -77,6 +84,8 @@ class Node(NamedTuple):
     predecessors: tuple[str, ...]
     item: int
     """Its position among the graph's agents."""
+    oldest_first: tuple[int, ...]
+    """Positions in `predecessors`, by when they answer."""
 
 
 def resolve(
@@ -91,6 +100,7 @@ def resolve(
     """
     nodes: dict[str, Node] = {}
     seen: Counter[str] = Counter()
+    moments = {agent.name: at for at, agent in enumerate(graph.order)}
     for item, agent in enumerate(graph.agents):
         expert = pool[agent.expert]
         predecessors = tuple(p.name for p in graph.predecessors(agent.name))
@@ -104,9 +114,15 @@ def resolve(
             draw=seen[expert.name] if expert.sampling.temperature > 0 else 0,
             predecessors=predecessors,
             item=item,
+            oldest_first=_by_moment(predecessors, moments),
         )
         seen[expert.name] += 1
     return nodes
+
+
+def _by_moment(agents: Sequence[str], moments: Mapping[str, int]) -> tuple[int, ...]:
+    """Positions of `agents`, by when they answer."""
+    return tuple(sorted(range(len(agents)), key=lambda k: moments[agents[k]]))
 
 
 def compile_graph(
@@ -179,17 +195,19 @@ async def ask(
         rows = [i for i, each in enumerate(zip(*previous, strict=True)) if None not in each]
         asked = [questions[i] for i in rows]
         heard = [[column[i] for i in rows] for column in previous]
-    prompts = node.expert.style.messages(node.role, node.position, asked, heard)
-    answers: Answers = await scheduler.ask(
-        node.expert,
-        prompts,
-        draw=node.draw,
-        participant=run.participant if run is not None else None,
-        item=node.item,
-    )
+    style = node.expert.style
+    column = Column(style, node.role, node.position, asked, heard, node.oldest_first)
+    if run is not None and run.cuts is not None:
+        given = run.cuts.get(node.agent, WHOLE)
+        cuts = {k: given[row] for k, row in enumerate(rows or range(len(asked))) if row in given}
+        fitted = Fitted(column.prompts(cuts), cuts)
+    else:
+        engine = scheduler.residency.engine(node.expert.engine)
+        fitted = await fit(engine, node.expert, column)
+    answers = await _ask(node, scheduler, fitted, run.participant if run is not None else None)
     texts: Texts = [o.text if type(o) is Response else None for o in answers.outcomes]
     if run is not None:
-        run.log[node.agent] = AgentLog(prompts, *answers, rows)
+        run.log[node.agent] = AgentLog(fitted.prompts, *answers, rows, fitted.cuts)
     else:
         _raise_if_all_failed(answers.outcomes)
     if rows is not None:
@@ -198,6 +216,31 @@ async def ask(
             spread[i] = text
         texts = spread
     return texts
+
+
+async def _ask(
+    node: Node, scheduler: Scheduler, fitted: Fitted, participant: Participant | None
+) -> Answers:
+    """Asks for all but what is refused; that is answered with its error."""
+    prompts, _, refused = fitted
+
+    def answers_to(some: Sequence[Messages]) -> Coroutine[Any, Any, Answers]:
+        return scheduler.ask(
+            node.expert, some, draw=node.draw, participant=participant, item=node.item
+        )
+
+    if not refused:
+        return await answers_to(prompts)
+    answers = await answers_to([p for i, p in enumerate(prompts) if i not in refused])
+    keys, outcomes, cached = None, iter(answers.outcomes), iter(answers.cached)
+    if answers.keys is not None:
+        keys = [request_key(node.expert.fingerprint, prompt, node.draw) for prompt in prompts]
+    every = range(len(prompts))
+    return Answers(
+        [refused[i] if i in refused else next(outcomes) for i in every],
+        keys,
+        [False if i in refused else next(cached) for i in every],
+    )
 
 
 def _raise_if_all_failed(outcomes: Sequence[Outcome]) -> None:

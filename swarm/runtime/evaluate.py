@@ -9,9 +9,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from swarm.agents.engines.determinism import Determinism
 from swarm.agents.expert import Pool
 from swarm.agents.messages import Response, Usage
 from swarm.agents.role import Role
+from swarm.agents.shortening import Cuts, write
 from swarm.errors import EngineError, InputError
 from swarm.graphs.graph import AgentGraph
 from swarm.runtime.compile import GraphRun, resolve
@@ -43,13 +45,20 @@ class Summary:
     """USD of all calls by the experts' prices."""
     seconds: float
     """Wall time; of all graphs that were evaluated together."""
+    shortened: int
+    """Calls whose prompts were shortened to fit their experts' contexts."""
+    determinism: str
+    """The weakest `Determinism` of what was asked, for all graphs that were evaluated together:
+    ``bitwise`` where everything was known."""
 
     def __str__(self) -> str:
         failed = f", {self.failures} failed" if self.failures else ""
+        cut = f", {self.shortened} prompts shortened" if self.shortened else ""
         return (
             f"score {self.score:.3f} [{self.low:.3f}, {self.high:.3f}] "
             f"on {self.questions} questions{failed}; "
-            f"{self.calls} calls, {self.asked} asked, {self.tokens} tokens, {self.seconds:.1f} s"
+            f"{self.calls} calls, {self.asked} asked, {self.tokens} tokens{cut}, "
+            f"{self.seconds:.1f} s, {self.determinism}"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -73,6 +82,8 @@ class Evaluation:
     """Which questions of the split these are."""
     run: int | None = None
     """The id of the run in the store, where it was recorded."""
+    determinism: Determinism = Determinism.BITWISE
+    """The weakest of what was asked, for all graphs that were evaluated together."""
 
     @property
     def score(self) -> float:
@@ -89,6 +100,7 @@ class Evaluation:
             runs=[*self.runs, *shifted],
             seconds=self.seconds + other.seconds,
             rows=[*self.rows, *other.rows],
+            determinism=Determinism.weakest((self.determinism, other.determinism)),
         )
 
     @cached_property
@@ -110,6 +122,17 @@ class Evaluation:
                     if isinstance(outcome, EngineError):
                         row = rows[k if entry.rows is None else entry.rows[k]]
                         found[self.graph.position(agent.name), row] = str(outcome)
+        return found
+
+    @cached_property
+    def shortened(self) -> dict[tuple[int, int], Cuts]:
+        """(agent's position, question) → how its prompt was shortened."""
+        found: dict[tuple[int, int], Cuts] = {}
+        for rows, run in self.runs:
+            for name, entry in run.log.items():
+                for k, cuts in entry.cuts.items():
+                    row = rows[k if entry.rows is None else entry.rows[k]]
+                    found[self.graph.position(name), row] = cuts
         return found
 
     def summary(self) -> Summary:
@@ -136,6 +159,8 @@ class Evaluation:
             tokens=tokens,
             cost=cost,
             seconds=self.seconds,
+            shortened=len(self.shortened),
+            determinism=self.determinism.value,
         )
 
 
@@ -200,16 +225,19 @@ class Evaluator:
         rows: Sequence[int] | None = None,
         *,
         pool: Pool | None = None,
+        cuts: Mapping[tuple[int, int], Cuts] | None = None,
     ) -> list[Evaluation]:
         """Runs all `graphs` together; one that occurs twice is run once.
 
         Args:
             rows: only these of the questions, in this order.
             pool: has the graphs' experts, in place of the one this was made with.
+            cuts: (agent's position, question's in `rows`) → how its prompt is shortened, and no
+                other is. None: as it turns out to be needed.
         """
         rows = range(len(self.examples)) if rows is None else rows
         different = dict.fromkeys(graphs)
-        found = await self.each([(graph, rows) for graph in different], pool=pool)
+        found = await self.each([(graph, rows) for graph in different], pool=pool, cuts=cuts)
         by_graph = dict(zip(different, found, strict=True))
         return [by_graph[graph] for graph in graphs]
 
@@ -218,6 +246,7 @@ class Evaluator:
         work: Sequence[tuple[AgentGraph, Sequence[int]]],
         *,
         pool: Pool | None = None,
+        cuts: Mapping[tuple[int, int], Cuts] | None = None,
     ) -> list[Evaluation]:
         """Runs every graph over questions of its own, all together; see `__call__`."""
         started = time.perf_counter()
@@ -230,11 +259,16 @@ class Evaluator:
             [
                 (program, [self.questions[i] for i in rows])
                 for program, (_, rows) in zip(programs, work, strict=True)
-            ]
+            ],
+            cuts=cuts,
         )
         seconds = time.perf_counter() - started
+        determinism = Determinism.weakest(
+            self._determinism(program, columns)
+            for program, columns in zip(programs, runs, strict=True)
+        )
         return [
-            self._evaluation(program, columns, rows, seconds)
+            self._evaluation(program, columns, rows, seconds, determinism)
             for program, columns, (_, rows) in zip(programs, runs, work, strict=True)
         ]
 
@@ -244,6 +278,7 @@ class Evaluator:
         runs: Sequence[tuple[range, GraphRun]],
         rows: Sequence[int],
         seconds: float,
+        determinism: Determinism,
     ) -> Evaluation:
         answers = [answer for _, run in runs for answer in run.answers]
         return Evaluation(
@@ -255,6 +290,23 @@ class Evaluator:
             seconds=seconds,
             prices={name: node.expert.price for name, node in program.nodes.items()},
             rows=rows,
+            determinism=determinism,
+        )
+
+    def _determinism(self, program: Program, runs: Sequence[tuple[range, GraphRun]]) -> Determinism:
+        """The weakest of what was asked for one graph."""
+        asked = {
+            name: program.nodes[name].expert
+            for _, run in runs
+            for name, entry in run.log.items()
+            if any(
+                not known and isinstance(outcome, Response)
+                for known, outcome in zip(entry.cached, entry.outcomes, strict=True)
+            )
+        }
+        engine = self.scheduler.residency.engine
+        return Determinism.weakest(
+            engine(expert.engine).determinism(expert) for expert in asked.values()
         )
 
     def _score(self, answers: Sequence[str | None], rows: Sequence[int]) -> list[float]:
@@ -295,5 +347,6 @@ class Evaluator:
             cached=cached,
             errors=evaluation.errors,
             call_errors=failed,
+            shortened={where: write(cuts) for where, cuts in evaluation.shortened.items()},
             info=dict(info or {}),
         )

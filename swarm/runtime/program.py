@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict
 
+from swarm.agents.shortening import Cuts
 from swarm.graphs.graph import AgentGraph
 from swarm.runtime.agenda import Agenda, Item
 from swarm.runtime.compile import ColumnState, GraphRun, Node, Texts, ask, compile_graph, merge
@@ -49,13 +50,30 @@ class Program:
             [Item(node.expert, before) for node, before in zip(in_order, self.shape, strict=True)]
         )
 
-    async def run(self, questions: Sequence[str]) -> list[tuple[range, GraphRun]]:
+    async def run(
+        self, questions: Sequence[str], cuts: Mapping[tuple[int, int], Cuts] | None = None
+    ) -> list[tuple[range, GraphRun]]:
         """Which of the questions made up a column, and what its agents did.
 
         There is one column, or narrow ones where an engine wants that.
+
+        Args:
+            cuts: (agent's position, question) → how its prompt is shortened, and no other is.
+                None: as it turns out to be needed.
         """
-        [columns] = await run_together([(self, questions)])
+        [columns] = await run_together([(self, questions)], cuts=cuts)
         return columns
+
+    def cuts_of(
+        self, rows: range, cuts: Mapping[tuple[int, int], Cuts]
+    ) -> dict[str, dict[int, Cuts]]:
+        """Those of one column: agent → position in it → what is cut."""
+        found: dict[str, dict[int, Cuts]] = {}
+        for (agent, question), each in cuts.items():
+            if question in rows:
+                name = self.graph.agents[agent].name
+                found.setdefault(name, {})[question - rows.start] = each
+        return found
 
     @property
     def width(self) -> int | None:
@@ -138,6 +156,8 @@ class _Lanes(list[_Ahead]):
 
 async def run_together(
     work: Sequence[tuple[Program, Sequence[str]]],
+    *,
+    cuts: Mapping[tuple[int, int], Cuts] | None = None,
 ) -> list[list[tuple[range, GraphRun]]]:
     """Runs each program over its own questions, all at once; see `Program.run`.
 
@@ -150,7 +170,8 @@ async def run_together(
         n, width = len(questions), program.width
         step = width or max(n, 1)
         rows = [range(start, min(start + step, n)) for start in range(0, n, step)]
-        columns.append([(row, GraphRun()) for row in rows])
+        given = [None if cuts is None else program.cuts_of(row, cuts) for row in rows]
+        columns.append([(row, GraphRun(cuts=c)) for row, c in zip(rows, given, strict=True)])
         shared = lanes[id(program.scheduler()), program.shape, width]
         shared += [
             _Lane(program, list(questions[row.start : row.stop]), run) for row, run in columns[-1]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from swarm.agents.engines import Engine
+from swarm.agents.engines.determinism import Determinism
 from swarm.agents.expert import Expert, Pool
 from swarm.agents.messages import Response
 from swarm.agents.role import Role
@@ -73,15 +75,61 @@ def wording(
     pool: Pool, experts: Iterable[str], roles: Mapping[str, Role] | None = None
 ) -> dict[str, Any]:
     """What prompts are built from beside graph and questions, for a run's settings: the experts'
-    styles, and the instructions of roles that are not the library's."""
+    styles and what becomes of prompts that are too long, where that is not left to their engines;
+    and the instructions of roles that are not the library's."""
     own = {**pool.roles, **(roles or {})}
     return {
         "experts": {
-            name: {"prompt": pool[name].prompt, "fingerprint": pool[name].fingerprint.hex()}
+            name: {
+                "prompt": pool[name].prompt,
+                "fingerprint": pool[name].fingerprint.hex(),
+                **pool[name].model_dump(include={"context", "overflow"}, exclude_defaults=True),
+            }
             for name in experts
         },
         "instructions": {name: role.instructions for name, role in own.items()},
     }
+
+
+class WeakestAsked:
+    """The weakest `Determinism` of all that a run has asked.
+
+    It follows from the batches alone, so that a run that was interrupted says what one that was not
+    does. An expert that is not in `pool` came to be in the run (with other weights, or to count
+    votes), and is taken for one like those with its engine.
+    """
+
+    def __init__(
+        self,
+        engine: Callable[[str], Engine],
+        pool: Mapping[str, Expert],
+        before: Iterable[BatchRecord] = (),
+    ) -> None:
+        """`engine`: by name. `before`: what earlier sessions of the run have asked."""
+        self._engine = engine
+        self._pool = pool
+        self._seen: set[tuple[str, str]] = set()
+        self.found = Determinism.BITWISE
+        for batch in before:
+            self.book(batch)
+
+    def book(self, batch: BatchRecord) -> None:
+        """Takes a batch into account, if any of it was answered."""
+        if not batch.prompt_tokens:
+            return
+        for name in batch.experts:
+            if (name, batch.base) not in self._seen:
+                self._seen.add((name, batch.base))
+                self.found = Determinism.weakest((self.found, self._of(name, batch.base)))
+
+    def _of(self, name: str, base: str) -> Determinism:
+        engine, _, model = base.partition(":")
+        if name in self._pool:
+            like = [self._pool[name]]
+        else:
+            like = [each for each in self._pool.values() if each.engine == engine]
+            like = like or [Expert(name=name, engine=engine, model=model)]
+        return Determinism.weakest(self._engine(engine).determinism(each) for each in like)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from swarm.agents.engines.determinism import Determinism
 from swarm.agents.expert import Expert, Pool
 from swarm.agents.messages import Messages, Response
 from swarm.agents.role import Role
@@ -189,6 +190,8 @@ class PolicyEvaluation:
     seconds: float
     run: int | None = None
     """The id of the run in the store, where it was recorded."""
+    determinism: Determinism = Determinism.BITWISE
+    """The weakest of what was asked."""
 
     def __post_init__(self) -> None:
         self._place = {row: i for i, row in enumerate(self.rows)}
@@ -247,6 +250,8 @@ class PolicyEvaluation:
             tokens=sum(part.tokens for part in parts) + sum(r.usage.total for r, _, _ in own),
             cost=math.fsum([*(part.cost for part in parts), own_cost]),
             seconds=self.seconds,
+            shortened=sum(part.shortened for part in parts),
+            determinism=self.determinism.value,
             graphs=len(parts),
             policy_calls=len(own),
             policy_cost=own_cost,
@@ -270,7 +275,17 @@ async def route(
         [(graph, [rows[i] for i in places]) for graph, places in chosen.groups()]
     )
     seconds = time.perf_counter() - started
-    return PolicyEvaluation(policy, evaluator.split, parts, chosen.asked, rows, seconds)
+    engine = evaluator.scheduler.residency.engine
+    asked = [each.expert for each in chosen.asked if not all(known for _, known in each.answered)]
+    determinism = Determinism.weakest(
+        [
+            *(part.determinism for part in parts),
+            *(engine(expert.engine).determinism(expert) for expert in asked),
+        ]
+    )
+    return PolicyEvaluation(
+        policy, evaluator.split, parts, chosen.asked, rows, seconds, determinism=determinism
+    )
 
 
 class PolicyState(ColumnState, total=False):

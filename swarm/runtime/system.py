@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from swarm.agents.expert import Pool
 from swarm.agents.messages import Messages, Response
 from swarm.agents.role import Role
+from swarm.agents.shortening import Cuts
 from swarm.errors import EngineError, InputError
 from swarm.graphs import topologies
 from swarm.graphs.graph import Agent, AgentGraph
@@ -46,6 +47,8 @@ class Call(NamedTuple):
     response: Response | None
     cached: bool
     error: str | None
+    shortened: Cuts = ()
+    """What was cut of predecessors' responses so that the prompt fits; empty: nothing."""
 
 
 class Trace(NamedTuple):
@@ -280,10 +283,11 @@ def _calls(
         for agent in graph.order:
             entry = run.log[agent.name]
             asked = rows if entry.rows is None else (rows[i] for i in entry.rows)
-            for row, prompt, outcome, cached in zip(
-                asked, entry.prompts, entry.outcomes, entry.cached, strict=True
+            for k, (row, prompt, outcome, cached) in enumerate(
+                zip(asked, entry.prompts, entry.outcomes, entry.cached, strict=True)
             ):
-                calls[row].append(_call(agent, prompt, outcome, cached))
+                cuts = entry.cuts.get(k, ())
+                calls[row].append(_call(agent, prompt, outcome, cached, cuts))
     return calls
 
 
@@ -297,10 +301,10 @@ def _own_calls(asked: Sequence[Asked]) -> Iterator[tuple[int, Call]]:
                     yield place, _call(agent, each.prompts[i], outcome, cached)
 
 
-def _call(agent: Agent, prompt: Messages, outcome: Outcome, cached: bool) -> Call:
+def _call(agent: Agent, prompt: Messages, outcome: Outcome, cached: bool, cuts: Cuts = ()) -> Call:
     if isinstance(outcome, Response):
-        return Call(agent, prompt, outcome, cached, None)
-    return Call(agent, prompt, None, cached, str(outcome))
+        return Call(agent, prompt, outcome, cached, None, cuts)
+    return Call(agent, prompt, None, cached, str(outcome), cuts)
 
 
 def evaluate(

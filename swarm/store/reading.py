@@ -117,6 +117,19 @@ def scores(session: Session, run: int) -> dict[int, dict[int, float]]:
     return found
 
 
+def count_shortened(session: Session, run: int) -> int:
+    call, evaluation = tables.Call, tables.Evaluation
+    return (
+        session.scalar(
+            select(func.count())
+            .select_from(call)
+            .join(evaluation, evaluation.id == call.evaluation_id)
+            .where(evaluation.run_id == run, call.shortened.is_not(None))
+        )
+        or 0
+    )
+
+
 def batches(session: Session, run: int) -> list[BatchView]:
     rows = session.scalars(
         select(tables.Batch).where(tables.Batch.run_id == run).order_by(tables.Batch.id)

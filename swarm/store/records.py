@@ -123,7 +123,8 @@ class EvaluationRecord:
     call_errors: Mapping[tuple[int, int], str] = field(default_factory=dict)
     """(agent, question) → why there is no answer."""
     shortened: Mapping[tuple[int, int], str] = field(default_factory=dict)
-    """(agent, question) → how the prompt was shortened to fit the expert's context."""
+    """(agent, question) → how the prompt was shortened to fit the expert's context: as
+    `swarm.agents.shortening` writes it, ``1: 0 of 512`` for a first response that was cut whole."""
     info: Mapping[str, Any] = field(default_factory=dict)
     """Where in the search this belongs, e.g. `{"iteration": 3, "particle": 7}`."""
 

@@ -398,6 +398,12 @@ class Store:
             reading.run(session, run)
             return reading.scores(session, run)
 
+    def count_shortened(self, run: int) -> int:
+        """How many calls of `run` had their prompts shortened."""
+        with self._reading() as session:
+            reading.run(session, run)
+            return reading.count_shortened(session, run)
+
     def recorded(self, evaluation: int) -> EvaluationRecord:
         """The evaluation as it was given to `add_evaluation`; `InputError` if there is none."""
         with self._reading() as session:

@@ -99,6 +99,55 @@ def test_trace(cli: Cli) -> None:
     assert found["calls"][1]["completion_tokens"] == 1
 
 
+SHORT = """
+name = "short"
+[defaults]
+engine = "scripted"
+[[experts]]
+name = "talks"
+model = "talk.py:talks"
+[[experts]]
+name = "reads"
+model = "talk.py:reads"
+sampling = { max_tokens = 5 }
+context = 70
+overflow = "shorten"
+"""
+
+
+def test_prompt_that_was_shortened(cli: Cli, world: Path) -> None:
+    (world / "talk.py").write_text(
+        "def talks(messages):\n    return ' '.join(f'w{k}' for k in range(30))\n"
+        "def reads(messages):\n    return messages[-1].content.split()[-1]\n"
+    )
+    (world / "pool.toml").write_text(SHORT)
+    run = ("run", "chain:talks,reads", *RUN[2:])
+    assert "shortened     4 prompts" in cli(*run).out
+    assert re.search("shortened +4 prompts", cli("show", "1").out)
+    text = cli("show", "1", "--trace", "0").out
+    assert re.search(r"Previous response 1: \[…\] w\d+ (w\d+ )*w29\n", text)
+    [kept] = re.findall(r"to fit: of talks's response the last (\d+) of 109 characters", text)
+    found = json.loads(cli("show", "1", "--trace", "0", "--json").out)
+    assert [call["shortened"] for call in found["calls"]] == [
+        [],
+        [{"agent": "talks", "kept": int(kept), "of": 109}],
+    ]
+    assert json.loads(cli("show", "1", "--json").out)["summary"]["shortened"] == 4
+    assert "4 of them shortened" in cli("replay", "1").out
+    assert json.loads(cli("replay", "1", "--json").out)["shortened"] == 4
+    ask = (*run[:4], "--question", "start 11")
+    assert f"to fit: of response 1 the last {kept} of 109 characters" in cli(*ask, "-v").out
+    asked = json.loads(cli(*ask, "--json").out)["calls"][1]
+    assert asked["shortened"] == [{"response": 1, "kept": int(kept), "of": 109}]
+
+
+def test_what_a_run_promises(cli: Cli) -> None:
+    cli(*RUN)
+    assert re.search("determinism +bitwise", cli("show", "1").out)
+    assert json.loads(cli("show", "1", "--json").out)["summary"]["determinism"] == "bitwise"
+    assert json.loads(cli("replay", "1", "--json").out)["determinism"] == "bitwise"
+
+
 def test_batches(cli: Cli) -> None:
     cli(*RUN)
     document = json.loads(cli("show", "1", "--batches", "--json").out)
