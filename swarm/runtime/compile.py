@@ -65,6 +65,10 @@ class GraphRun:
     """The end node's responses."""
 
 
+PIECES = "swarm_pieces"
+"""The key in a LangGraph config under `configurable` that asks for pieces of responses, which then
+are in the stream `custom` as (agent, piece)."""
+
 current_run: ContextVar[GraphRun | None] = ContextVar("current_run", default=None)
 """Set around `ainvoke`; a graph that is run inside somebody's own LangGraph program has none."""
 
@@ -193,18 +197,25 @@ class Program:
         run.answers = state["answers"]
         return run
 
-    async def stream(self, question: str) -> AsyncIterator[tuple[str, str]]:
-        """(agent, response) as each agent answers one question.
+    async def stream(
+        self, question: str, *, tokens: bool = False
+    ) -> AsyncIterator[tuple[str, str]]:
+        """(agent, response) as each agent answers one question; with `tokens` pieces of responses
+        as they are written.
 
         Raises:
             EngineError: a call failed.
         """
-        async for update in self._compiled.astream(
-            _start([question]), self._config, stream_mode="updates"
+        config = {**self._config, "configurable": {PIECES: tokens}}
+        async for mode, step in self._compiled.astream(
+            _start([question]), config, stream_mode=["updates", "custom"]
         ):
-            for state in update.values():
-                for agent, (text,) in state["responses"].items():
-                    yield agent, text
+            if mode == "custom":
+                yield step
+            elif not tokens:
+                for state in step.values():
+                    for agent, (text,) in state["responses"].items():
+                        yield agent, text
 
 
 def _start(questions: list[str]) -> ColumnState:
@@ -228,12 +239,16 @@ def _actor(
             previous = [[column[i] for i in rows] for column in previous]
         prompts = style.messages(node.role, node.position, questions, previous)
         run = current_run.get()
+        say = _pieces_of(node.agent) if run is None and len(questions) == 1 else None
         answers: Answers = await scheduler().ask(
             node.expert,
             prompts,
             draw=node.draw,
             participant=run.participant if run is not None else None,
+            say=say,
         )
+        if say is not None:
+            say.end(answers.outcomes[0])
         texts: Texts = [o.text if type(o) is Response else None for o in answers.outcomes]
         if run is not None:
             run.log[node.agent] = AgentLog(prompts, *answers, rows)
@@ -250,6 +265,33 @@ def _actor(
         return update
 
     return act
+
+
+class _Pieces:
+    """Writes what one agent says to LangGraph's stream."""
+
+    def __init__(self, agent: str, write: Callable[[Any], None]) -> None:
+        self._agent = agent
+        self._write = write
+        self._said = False
+
+    def __call__(self, piece: str) -> None:
+        self._said = True
+        self._write((self._agent, piece))
+
+    def end(self, outcome: Outcome) -> None:
+        """An answer that did not come in pieces is one."""
+        if isinstance(outcome, Response) and outcome.text and not self._said:
+            self(outcome.text)
+
+
+def _pieces_of(agent: str) -> _Pieces | None:
+    """If they are asked for."""
+    from langgraph.config import get_config, get_stream_writer
+
+    if get_config().get("configurable", {}).get(PIECES):
+        return _Pieces(agent, get_stream_writer())
+    return None
 
 
 def _raise_if_all_failed(outcomes: Sequence[Outcome]) -> None:

@@ -123,17 +123,20 @@ class System:
             for question, answer, called in zip(questions, answers, calls, strict=True)
         ]
 
-    def stream(self, question: str) -> Iterator[tuple[str, str]]:
+    def stream(self, question: str, *, tokens: bool = False) -> Iterator[tuple[str, str]]:
         """(agent, response) as each agent answers; the end node's is the last.
 
-        Raises:
-            EngineError: a call failed.
-        """
-        return iterate(self.astream(question))
+        With `tokens`, (agent, piece) as responses are written, where the expert's engine gives them
+        in pieces (`server` does), else in one. Agents that write at the same time take turns.
 
-    def astream(self, question: str) -> AsyncIterator[tuple[str, str]]:
+        Raises:
+            EngineError: a call failed; what was given of its response is not whole.
+        """
+        return iterate(self.astream(question, tokens=tokens))
+
+    def astream(self, question: str, *, tokens: bool = False) -> AsyncIterator[tuple[str, str]]:
         """See `stream`."""
-        return self._program.stream(question)
+        return self._program.stream(question, tokens=tokens)
 
     def export(self, folder: str | PathLike[str]) -> None:
         """Writes the system to a new folder; see `swarm.runtime.export`."""
