@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ async def on_its_loop(work: Coroutine[Any, Any, T]) -> T:
 
 async def in_pieces(
     work: Callable[[Callable[[P], None]], Coroutine[Any, Any, T]], *, here: bool
-) -> AsyncIterator[P | T]:
+) -> AsyncGenerator[P | T, None]:
     """Runs `work(say)`; gives what it says as it says it, and what it returns last.
 
     It is ended when this is closed. It runs on this loop if `here`, else on LiteLLM's.

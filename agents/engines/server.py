@@ -212,7 +212,7 @@ class ServerEngine(Engine):
         """
         options, throttle = endpoint.options, endpoint.throttle
         handing = _Handing(say, request) if say is not None else None
-        left_out = endpoint.left_out
+        unknown: frozenset[str] = frozenset()
         failure, tries = None, 0
         try:
             async with asyncio.timeout(None) as limit:
@@ -222,13 +222,13 @@ class ServerEngine(Engine):
                             now = asyncio.get_running_loop().time()
                             limit.reschedule(now + options.deadline)
                         try:
+                            left_out = endpoint.left_out | unknown
                             answer = await _attempt(request, endpoint, left_out, handing)
                         except Exception as error:  # each of the libraries has its own
                             failure = endpoint.client.failure(error, options)
                         else:
                             throttle.accepted()
-                            if left_out != endpoint.left_out:
-                                endpoint.left_out |= left_out
+                            endpoint.left_out |= unknown
                             return answer
                         if failure.status == 429:
                             throttle.refused(left)
@@ -236,8 +236,8 @@ class ServerEngine(Engine):
                             throttle.pause(min(failure.wait, options.deadline))
                     if handing is not None and handing.given:
                         break
-                    if unknown := failure.not_taken(dispensable(request)) - left_out:
-                        left_out = left_out | unknown
+                    if new := failure.not_taken(dispensable(request)) - left_out:
+                        unknown |= new
                         continue
                     wait = self._wait(tries, failure)
                     late = asyncio.get_running_loop().time() + wait >= (limit.when() or 0)
@@ -341,9 +341,9 @@ async def _streamed(
 def _read(reply: Reply, request: Request) -> tuple[str, Literal["stop", "length", "other"]]:
     """The text, and why it ended."""
     text, reason, stops = reply.text, reply.finish, request.expert.sampling.stop
-    finish: Literal["stop", "length", "other"] = (
-        reason if reason == "stop" or reason == "length" else "other"
-    )
+    finish: Literal["stop", "length", "other"] = "other"
+    if reason == "stop" or reason == "length":
+        finish = reason
     if not text and not (text == "" and finish == "stop" and stops):
         raise MalformedError(
             "an empty text, cut at `max_tokens`: raise it" if finish == "length" else

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from swarm.runtime.scheduler import Participant
 
 Outcome = Response | EngineError
+Say = Callable[[str], None]
+"""Is told pieces of an answer as they are written."""
 
 
 class Answers(NamedTuple):
@@ -38,6 +40,7 @@ class Column:
     participant: Participant | None
     item: int
     future: asyncio.Future[Answers]
+    say: Say | None = None
 
     def settle(self, answers: Answers) -> None:
         if self.participant is not None:

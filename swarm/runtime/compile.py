@@ -18,7 +18,7 @@ from swarm.agents.role import Role, find_role
 from swarm.agents.shortening import Cuts
 from swarm.errors import EngineError
 from swarm.graphs.graph import AgentGraph
-from swarm.runtime.columns import Answers, Outcome
+from swarm.runtime.columns import Answers, Outcome, Say
 from swarm.runtime.fitting import Column, Fitted, fit
 from swarm.runtime.runtime import run_sync
 from swarm.runtime.scheduler import Participant, Scheduler
@@ -71,6 +71,11 @@ class GraphRun:
     """By agent. An agent with no rows left to answer is logged, too."""
     answers: Texts = field(default_factory=list)
     """The end node's responses."""
+
+
+PIECES = "swarm_pieces"
+"""The key in a LangGraph config under `configurable` that asks for pieces of responses, which then
+are in the stream `custom` as (agent, piece)."""
 
 
 class Node(NamedTuple):
@@ -171,7 +176,9 @@ def _actor(
     async def act(state: ColumnState) -> ColumnState:
         responses = state.get("responses") or {}
         previous = [responses[name] for name in node.predecessors]
-        texts = await ask(node, scheduler(), state["questions"], previous)
+        questions = state["questions"]
+        say = _pieces_of(node.agent) if len(questions) == 1 else None
+        texts = await ask(node, scheduler(), questions, previous, say=say)
         update: ColumnState = {"responses": {node.agent: texts}}
         if is_end:
             update["answers"] = texts
@@ -186,8 +193,10 @@ async def ask(
     questions: Sequence[str],
     previous: Sequence[Texts],
     run: GraphRun | None = None,
+    say: _Pieces | None = None,
 ) -> Texts:
-    """What an agent answers who hears `previous`; it is logged if there is a run."""
+    """What an agent answers who hears `previous`; it is logged if there is a run. `say` is told
+    pieces of the answer to a single question."""
     # Where a predecessor has no response the trace has failed: asking further would cost only.
     rows: list[int] | None = None
     asked, heard = questions, list[Any](previous)
@@ -204,7 +213,10 @@ async def ask(
     else:
         engine = scheduler.residency.engine(node.expert.engine)
         fitted = await fit(engine, node.expert, column)
-    answers = await _ask(node, scheduler, fitted, run.participant if run is not None else None)
+    participant = run.participant if run is not None else None
+    answers = await _ask(node, scheduler, fitted, participant, say)
+    if say is not None and answers.outcomes:
+        say.end(answers.outcomes[0])
     texts: Texts = [o.text if type(o) is Response else None for o in answers.outcomes]
     if run is not None:
         run.log[node.agent] = AgentLog(fitted.prompts, *answers, rows, fitted.cuts)
@@ -219,14 +231,18 @@ async def ask(
 
 
 async def _ask(
-    node: Node, scheduler: Scheduler, fitted: Fitted, participant: Participant | None
+    node: Node,
+    scheduler: Scheduler,
+    fitted: Fitted,
+    participant: Participant | None,
+    say: Say | None,
 ) -> Answers:
     """Asks for all but what is refused; that is answered with its error."""
     prompts, _, refused = fitted
 
     def answers_to(some: Sequence[Messages]) -> Coroutine[Any, Any, Answers]:
         return scheduler.ask(
-            node.expert, some, draw=node.draw, participant=participant, item=node.item
+            node.expert, some, draw=node.draw, participant=participant, item=node.item, say=say
         )
 
     if not refused:
@@ -241,6 +257,33 @@ async def _ask(
         keys,
         [False if i in refused else next(cached) for i in every],
     )
+
+
+class _Pieces:
+    """Writes what one agent says to LangGraph's stream."""
+
+    def __init__(self, agent: str, write: Callable[[Any], None]) -> None:
+        self._agent = agent
+        self._write = write
+        self._said = False
+
+    def __call__(self, piece: str) -> None:
+        self._said = True
+        self._write((self._agent, piece))
+
+    def end(self, outcome: Outcome) -> None:
+        """An answer that did not come in pieces is one."""
+        if isinstance(outcome, Response) and outcome.text and not self._said:
+            self(outcome.text)
+
+
+def _pieces_of(agent: str) -> _Pieces | None:
+    """If they are asked for."""
+    from langgraph.config import get_config, get_stream_writer
+
+    if get_config().get("configurable", {}).get(PIECES):
+        return _Pieces(agent, get_stream_writer())
+    return None
 
 
 def _raise_if_all_failed(outcomes: Sequence[Outcome]) -> None:

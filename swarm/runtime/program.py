@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict
 from swarm.agents.shortening import Cuts
 from swarm.graphs.graph import AgentGraph
 from swarm.runtime.agenda import Agenda, Item
-from swarm.runtime.compile import ColumnState, GraphRun, Node, Texts, ask, compile_graph, merge
+from swarm.runtime.compile import (
+    PIECES,
+    ColumnState,
+    GraphRun,
+    Node,
+    Texts,
+    ask,
+    compile_graph,
+    merge,
+)
 from swarm.runtime.runtime import gather
 from swarm.runtime.scheduler import Scheduler
 
@@ -82,19 +91,26 @@ class Program:
         engines = [residency.engine(node.expert.engine) for node in self.nodes.values()]
         return min((engine.column for engine in engines if engine.column), default=None)
 
-    async def stream(self, question: str) -> AsyncIterator[tuple[str, str]]:
-        """(agent, response) as each agent answers one question.
+    async def stream(
+        self, question: str, *, tokens: bool = False
+    ) -> AsyncIterator[tuple[str, str]]:
+        """(agent, response) as each agent answers one question; with `tokens` pieces of responses
+        as they are written.
 
         Raises:
             EngineError: a call failed.
         """
         start: ColumnState = {"questions": [question], "responses": {}}
-        async for update in self._compiled.astream(
-            start, _limits(self.shape), stream_mode="updates"
+        config: Any = {**_limits(self.shape), "configurable": {PIECES: tokens}}
+        async for mode, step in self._compiled.astream(
+            start, config, stream_mode=["updates", "custom"]
         ):
-            for state in update.values():
-                for agent, (text,) in state["responses"].items():
-                    yield agent, text
+            if mode == "custom":
+                yield step
+            elif not tokens:
+                for state in step.values():
+                    for agent, (text,) in state["responses"].items():
+                        yield agent, text
 
     @functools.cached_property
     def _compiled(self) -> CompiledStateGraph[ColumnState, None, ColumnState, ColumnState]:

@@ -20,7 +20,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from itertools import chain, repeat
@@ -33,7 +40,7 @@ from swarm.agents.messages import Messages, Request, Response, leaves, request_k
 from swarm.errors import EngineError
 from swarm.runtime.agenda import Agenda
 from swarm.runtime.cache import Answered, Recorder
-from swarm.runtime.columns import Added, Answers, Column, Group, Outcome
+from swarm.runtime.columns import Added, Answers, Column, Group, Outcome, Say
 from swarm.runtime.residency import Loaded, Residency
 from swarm.runtime.route import Pending, Route, Turn
 from swarm.store.records import AnswerRecord, BatchRecord
@@ -149,13 +156,16 @@ class Scheduler:
         draw: int = 0,
         participant: Participant | None = None,
         item: int = 0,
+        say: Say | None = None,
     ) -> Answers:
         """One outcome a prompt, in their order. Errors are returned, not raised.
 
-        `item` says which of the participant's agenda this is.
+        `item` says which of the participant's agenda this is. `say` is for a single prompt. It is
+        told nothing if the answer does not come in pieces: if it is known, another asked the same,
+        or its engine answers wave by wave.
         """
         loop = asyncio.get_running_loop()
-        column = Column(expert, prompts, draw, participant, item, loop.create_future())
+        column = Column(expert, prompts, draw, participant, item, loop.create_future(), say)
         resident = self.residency.engine(expert.engine).resident
         if participant is not None:
             participant._ask()
@@ -275,7 +285,7 @@ class Scheduler:
                     self._in_flight[name] = column.future.get_loop().create_future()
                     mine[i] = name
             if mine:
-                await self._answer(Turn(group.expert.base), [(group, list(mine))])
+                await self._answer(Turn(group.expert.base), [(group, list(mine))], say=column.say)
         except BaseException as error:
             _abandon([column], error)
             raise
@@ -311,6 +321,7 @@ class Scheduler:
         turn: Turn,
         asks: Sequence[tuple[Group, Sequence[int]]],
         wanted: Callable[[], bool] = lambda: True,
+        say: Say | None = None,
     ) -> None:
         """Asks for these positions of these groups, all of the turn's base, and fills in outcomes.
 
@@ -345,7 +356,7 @@ class Scheduler:
                         left.appendleft(batch[allowed:])
                         batch = batch[:allowed]
                     asked, named = [requests[i] for i in batch], [keys[i] for i in batch if keys]
-                    answers = await self._ask(engine, experts, asked, named, loaded)
+                    answers = await self._ask(engine, experts, asked, named, loaded, say)
                 for i, answer in zip(batch, answers, strict=True):
                     outcomes[i] = answer
                 loaded = Loaded()  # the first batch bears the load
@@ -362,13 +373,15 @@ class Scheduler:
         requests: Sequence[Request],
         keys: Sequence[bytes],
         loaded: Loaded,
+        say: Say | None,
     ) -> Sequence[Outcome]:
         """Asks for one batch, and keeps what is answered; `keys` if there is where."""
         base = experts[0].base
         started_at, clock = datetime.now(UTC), time.perf_counter()
         self._on_their_way += not engine.resident
         try:
-            answers = await _call(base, _generate(engine, requests))
+            work = _generate(engine, requests) if say is None else _say(engine, requests, say)
+            answers = await _call(base, work)
         except EngineError as error:
             answers = [error] * len(requests)
         finally:
@@ -470,6 +483,25 @@ async def _generate(engine: Engine, requests: Sequence[Request]) -> Sequence[Out
         if not issubclass(kind, Response | EngineError):
             raise EngineError(f"an answer must be a `Response` or an error, not `{kind.__name__}`")
     return answers
+
+
+async def _say(engine: Engine, requests: Sequence[Request], say: Say) -> Sequence[Outcome]:
+    """The answer to a single request, told as it comes."""
+    [request] = requests
+    whole: Response | None = None
+    steps = engine.stream(request)
+    try:
+        async for step in steps:
+            if isinstance(step, str):
+                say(step)
+            else:
+                whole = step
+    finally:
+        if isinstance(steps, AsyncGenerator):
+            await steps.aclose()
+    if whole is None:
+        raise EngineError(f"`{type(engine).__name__}.stream` ended without a whole answer")
+    return [whole]
 
 
 async def _call(base: str, work: Awaitable[T]) -> T:

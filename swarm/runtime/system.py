@@ -193,22 +193,27 @@ class System:
                 )
         return [traces[row] for row in range(len(questions))]
 
-    def stream(self, question: str) -> Iterator[tuple[str, str]]:
+    def stream(self, question: str, *, tokens: bool = False) -> Iterator[tuple[str, str]]:
         """(agent, response) as each agent answers; the end node's is the last.
 
-        Raises:
-            EngineError: a call failed.
-        """
-        return iterate(self.astream(question))
+        With `tokens`, (agent, piece) as responses are written, where the expert's engine gives them
+        in pieces (`server` does), else in one. Agents that write at the same time take turns.
 
-    async def astream(self, question: str) -> AsyncIterator[tuple[str, str]]:
+        Raises:
+            EngineError: a call failed; what was given of its response is not whole.
+        """
+        return iterate(self.astream(question, tokens=tokens))
+
+    async def astream(
+        self, question: str, *, tokens: bool = False
+    ) -> AsyncIterator[tuple[str, str]]:
         """See `stream`."""
         if self.fixed:
             program = self._program
         else:
             [graph] = (await self._choose([question])).graphs
             program = self._program_of(graph)
-        async for step in program.stream(question):
+        async for step in program.stream(question, tokens=tokens):
             yield step
 
     def export(self, folder: str | PathLike[str]) -> None:

@@ -212,8 +212,9 @@ def complete(model, body):
         return 400, {"error": {"message": told, "type": "invalid_request_error", "code": None}}
     drawn = ""
     seed = body.get("seed")
-    if body["temperature"] > 1e-3 and body["top_p"] > 1e-3:
-        drawn = f"{body['temperature']} {body['top_p']} {seed}"
+    top_p = body.get("top_p", 1)
+    if body["temperature"] > 1e-3 and top_p > 1e-3:
+        drawn = f"{body['temperature']} {top_p} {seed}"
     rng = random.Random(hashlib.blake2b(f"{model}\0{prompt}\0{drawn}".encode()).digest())
     words = rng.choices(WORDS, k=rng.randint(4, 20))
     finish, limit = "stop", body["max_tokens"]

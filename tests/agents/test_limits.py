@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 from hypothesis import given
@@ -102,3 +104,67 @@ def test_they_leave_at_even_distances(per_minute, n):
     asyncio.run(work())
     distances = [after - before for before, after in pairwise(left)]
     assert min(distances) >= 60 / per_minute * 0.999
+
+
+def test_loops_of_several_threads_share_it():
+    throttle, lock = Throttle(3), threading.Lock()
+    now, most, went = 0, 0, []
+
+    async def one(name):
+        nonlocal now, most
+        async with throttle.turn():
+            with lock:
+                now += 1
+                most = max(most, now)
+            await asyncio.sleep(0.001)
+            with lock:
+                now -= 1
+                went.append(name)
+
+    async def work(thread):
+        tasks = [asyncio.create_task(one((thread, i))) for i in range(20)]
+        if thread == 0:  # some are cancelled while they wait
+            await asyncio.sleep(0.005)
+            for task in tasks[10:]:
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda thread: asyncio.run(work(thread)), range(4)))
+    assert most <= 3
+    assert {(thread, i) for thread in (1, 2, 3) for i in range(20)} <= set(went)
+    assert throttle.in_flight == 0
+
+
+def test_a_loop_that_ends_gives_its_places_back():
+    throttle = Throttle(1)
+
+    async def holds(waiter):
+        async with throttle.turn():
+            waiter.start()
+            while not throttle._waiting:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
+    def waits_and_is_gone():
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(throttle._enter())
+        while not throttle._waiting:
+            loop.run_until_complete(asyncio.sleep(0))
+        left.wait(5)  # let in, but the loop runs no more
+        task.cancel()
+        task._log_destroy_pending = False
+        loop.close()
+
+    left = threading.Event()
+    waiter = threading.Thread(target=waits_and_is_gone)
+    asyncio.run(holds(waiter))
+    assert throttle.in_flight == 1
+    left.set()
+    waiter.join()
+
+    async def works():
+        async with asyncio.timeout(5), throttle.turn():
+            assert throttle.in_flight == 1
+
+    asyncio.run(works())
+    assert throttle.in_flight == 0

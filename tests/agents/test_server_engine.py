@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import swarm
+from swarm.agents.engines.endpoint import ServerOptions
 from swarm.agents.engines.http_loop import http_loop
 from swarm.agents.engines.server import ServerEngine
 from swarm.agents.expert import Expert, Pool, Price
@@ -37,6 +38,8 @@ ASKED_BY = {"client": "direct"}
 @pytest.fixture(params=["direct", "litellm"])
 def client(request, monkeypatch):
     """Everything that a server can do is done to both."""
+    if request.param == "litellm":
+        request.getfixturevalue("warm_litellm")
     monkeypatch.setitem(ASKED_BY, "client", request.param)
     return request.param
 
@@ -318,6 +321,86 @@ class TestOddAnswers:
         assert answer.usage == Usage(11, 22)
 
 
+class TestWhatAServerDoesNotKnow:
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("seed", "Unknown parameter: 'seed'."),
+            ("seed", "Unsupported parameter: `seed` is not supported with this model"),
+            ("seed", "[{'type': 'extra_forbidden', 'loc': ('body', 'seed'), 'input': 1}]"),
+            ("stop", "this model does not support stop"),
+            ("top_p", "top_p is not permitted"),
+        ],
+    )
+    def test_it_is_asked_without_and_the_engine_remembers(self, server, name, message):
+        engine = ServerEngine(backoff=BACKOFF)
+        expert = expert_at(server.url, sampling=greedy(stop=("never",)), concurrency=1)
+        server.faults.append(refusal(400, message))
+        first, *others = many(expert, 4)
+        answers = [*generate([first], engine), *generate(others, engine)]
+        assert all(isinstance(answer, Response) for answer in answers)
+        assert len(server.asked) == 5
+        assert name in server.asked[0]
+        assert not any(name in body for body in server.asked[1:])
+
+    @pytest.mark.parametrize(
+        "message", ["the seed of doubt", "temperature is not supported", "max_tokens: not allowed"]
+    )
+    def test_other_refusals_stay(self, server, message):
+        server.faults.append(refusal(400, message))
+        [answer] = generate([Request(expert_at(server.url), ask("x"))])
+        assert isinstance(answer, RequestError)
+        assert len(server.asked) == 1
+
+    def test_a_top_p_that_means_something_is_never_left_out(self, server):
+        server.faults.append(refusal(400, "top_p is not supported"))
+        expert = expert_at(server.url, sampling=greedy(top_p=0.5))
+        [answer] = generate([Request(expert, ask("x"))])
+        assert "400: top_p is not supported" in str(answer)
+        assert len(server.asked) == 1
+
+
+def test_a_key_does_not_follow_a_server_that_has_moved(monkeypatch):
+    monkeypatch.setenv("ZOO_KEY", KEY)
+    old, new = Server(), Server()
+    old.always = Fault(307, {}, {"Location": f"{new.url}/chat/completions"})
+    [answer] = generate([Request(expert_at(old.url, key="ZOO_KEY", client="direct"), ask("x"))])
+    assert "307: moved to" in str(answer)
+    assert new.asked == []
+    old.close()
+    new.close()
+
+
+def test_a_hosted_model_costs_what_litellm_says(server, client, monkeypatch, tmp_path):
+    """The evaluation's summary, and the store's, are the sum of LiteLLM's `response_cost`."""
+    if client == "direct":
+        pytest.skip("hosted models are LiteLLM's")
+    import litellm
+
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    costs, right = [], litellm.acompletion
+
+    async def watched(**settings):
+        reply = await right(**settings)
+        costs.append(reply._hidden_params["response_cost"])
+        return reply
+
+    monkeypatch.setattr(litellm, "acompletion", watched)
+    pool = Pool([Expert(name="e", engine="server", model="openai/gpt-4o", sampling=greedy())])
+    questions = [{"question": f"q{i}", "answer": f"w{i}"} for i in range(6)]
+    task = swarm.Task.from_records("words", "exact", test=questions)
+    runtime = swarm.Runtime({"server": ServerEngine(backoff=BACKOFF)})
+    system = swarm.System(swarm.graphs.chain(["e", "e"]), pool, runtime=runtime)
+    evaluation = system.evaluate(task, store=str(tmp_path / "x.db"))
+    assert len(costs) == len(server.asked) == 12
+    assert {body["authorization"] for body in server.asked} == {f"Bearer {KEY}"}
+    assert min(costs) > 0
+    assert evaluation.summary().cost == pytest.approx(sum(costs))
+    with swarm.Store.open(tmp_path / "x.db") as store:
+        assert store.run(evaluation.run).summary["cost"] == pytest.approx(sum(costs))
+
+
 class TestLimits:
     def test_no_more_at_once_than_allowed(self, server):
         server.always = Fault(seconds=0.01)
@@ -469,6 +552,21 @@ class TestKeys:
         assert KEY not in str(error.value)
         assert KEY.upper() not in str(error.value)
         assert "key `options." in str(error.value)
+
+
+def test_who_speaks_to_which_endpoint():
+    def direct(model, **options):
+        return ServerOptions(**options).is_direct(model)
+
+    url = "http://localhost:8000/v1"
+    assert direct("openai/x", url=url)
+    assert direct("hosted_vllm/meta-llama/x", url=url)
+    assert not direct("openai/x")
+    assert not direct("ollama/x", url=url)
+    assert not direct("openai/x", url=url, client="litellm")
+    assert direct("any/x", url=url, client="direct")
+    with pytest.raises(ConfigError, match=r"`direct` needs an `options.url`"):
+        Pool([Expert(name="e", engine="server", model="x", options={"client": "direct"})])
 
 
 class TestPools:

@@ -467,3 +467,50 @@ def test_event_loops_of_several_threads_take_turns():
     with ThreadPoolExecutor(8) as threads:
         for i, answers in enumerate(threads.map(one, range(24))):
             assert answers.outcomes == [answer(Request(expert(WELL[i % 3]), prompt(i)))]
+
+
+class Together(MemoryCache):
+    """Counts what is kept at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.transactions = []
+
+    def record_all(self, answered):
+        self.transactions.append(len(answered))
+        super().record_all(answered)
+
+
+async def test_what_servers_answer_is_kept_together_and_before_it_is_used():
+    recorder = Together()
+    scheduler = Scheduler(Residency({"http": FakeHTTP(pause=3)}), recorder)
+
+    async def ask(i):
+        for step in range(3):
+            answers = await scheduler.ask(expert(engine="http"), [prompt(f"{i}, {step}")])
+            assert recorder.known(answers.keys)
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(ask(i) for i in range(30)))
+    assert sum(recorder.transactions) == 90
+    assert len(recorder.transactions) < 30
+
+
+async def test_what_was_answered_is_kept_though_nobody_waits_any_more():
+    recorder = Together()
+    engine = FakeHTTP()
+    scheduler = Scheduler(Residency({"http": engine}), recorder)
+    slow = FakeHTTP(pause=10**6)  # so that there is something to wait for
+    scheduler.residency._engines["slow"] = slow
+    tasks = [
+        asyncio.create_task(scheduler.ask(expert(engine=name), [prompt("x")]))
+        for name in ("slow", "http")
+    ]
+    async with asyncio.timeout(60):
+        while not engine.batches or scheduler._on_their_way > 1:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    for task in [*tasks, *scheduler._direct]:
+        task.cancel()
+    await asyncio.wait(tasks)
+    await asyncio.sleep(0)
+    assert recorder.transactions == [1]
