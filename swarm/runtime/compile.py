@@ -206,7 +206,8 @@ class Program:
         Raises:
             EngineError: a call failed.
         """
-        config = {**self._config, "configurable": {PIECES: tokens}}
+        config: Any = {**self._config, "configurable": {PIECES: tokens}}
+        step: Any
         async for mode, step in self._compiled.astream(
             _start([question]), config, stream_mode=["updates", "custom"]
         ):
