@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 LONGEST_WAIT = 30.0
 """Seconds between two attempts, where the server does not ask for more."""
 
+Finish = Literal["stop", "length", "other"]
+_FINISH: dict[str, Finish] = {"stop": "stop", "length": "length"}
+
 Say = Callable[[str], None]
 """Is told pieces of a text as they come."""
 
@@ -176,8 +179,11 @@ class ServerEngine(Engine):
         endpoint = await self._endpoint(request.expert)
         if isinstance(endpoint, EngineError):
             raise endpoint
-        steps = in_pieces(lambda say: self._answer(request, endpoint, say), here=endpoint.is_direct)
-        async with aclosing(steps):
+
+        async def work(say: Say) -> Response | EngineError:
+            return await self._answer(request, endpoint, say)
+
+        async with aclosing(in_pieces(work, here=endpoint.is_direct)) as steps:
             async for step in steps:
                 if isinstance(step, EngineError):
                     raise step
@@ -338,12 +344,10 @@ async def _streamed(
     return reply
 
 
-def _read(reply: Reply, request: Request) -> tuple[str, Literal["stop", "length", "other"]]:
+def _read(reply: Reply, request: Request) -> tuple[str, Finish]:
     """The text, and why it ended."""
     text, reason, stops = reply.text, reply.finish, request.expert.sampling.stop
-    finish: Literal["stop", "length", "other"] = "other"
-    if reason == "stop" or reason == "length":
-        finish = reason
+    finish = _FINISH.get(reason or "", "other")
     if not text and not (text == "" and finish == "stop" and stops):
         raise MalformedError(
             "an empty text, cut at `max_tokens`: raise it" if finish == "length" else

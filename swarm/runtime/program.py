@@ -102,6 +102,7 @@ class Program:
         """
         start: ColumnState = {"questions": [question], "responses": {}}
         config: Any = {**_limits(self.shape), "configurable": {PIECES: tokens}}
+        step: Any
         async for mode, step in self._compiled.astream(
             start, config, stream_mode=["updates", "custom"]
         ):

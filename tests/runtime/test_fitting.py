@@ -25,8 +25,8 @@ from swarm.graphs.graph import Agent, AgentGraph
 from swarm.graphs.topologies import chain, single, star
 from swarm.replay import replay
 from swarm.runtime.compile import resolve
-from swarm.runtime.program import Program
 from swarm.runtime.fitting import Column, fit
+from swarm.runtime.program import Program
 from swarm.runtime.runtime import Runtime, run_sync
 from swarm.runtime.system import System, evaluate
 from swarm.store import Store
