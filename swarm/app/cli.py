@@ -99,7 +99,9 @@ def run(
     context: typer.Context,
     graph: Annotated[
         str,
-        typer.Argument(metavar="GRAPH", help="A JSON file, the id of a run, or a topology."),
+        typer.Argument(
+            metavar="GRAPH", help="A JSON file, the id of a run, a topology, or a policy's folder."
+        ),
     ],
     pool: PoolOption = None,
     question: Annotated[
@@ -112,6 +114,10 @@ def run(
     name: Annotated[
         str | None, typer.Option(envvar="SWARM_NAME", metavar="TEXT", help="What to call the run.")
     ] = None,
+    drop: Annotated[
+        bool,
+        typer.Option("--drop", help="Go on without experts of a policy that the pool lacks."),
+    ] = False,
     store: StoreOption = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also show each agent's response, or the graph.")
@@ -122,8 +128,9 @@ def run(
 ) -> None:
     """Ask a graph one question, or score it on a task.
 
-    GRAPH is a JSON file, the id of a run (its best graph, with its pool if --pool is not given), or
-    a topology: single:a, chain:a,b,c, star:a,b,c, tree:…, complete:…, debate:a,b,judge,rounds=2.
+    GRAPH is a JSON file, the id of a run (its best graph, or its policy, with its pool if --pool is
+    not given), a folder that swarm export wrote or a policy was saved to, or a topology: single:a,
+    chain:a,b,c, star:a,b,c, tree:…, complete:…, debate:a,b,judge,rounds=2.
     With --task the run is recorded; the split is test if --split is not given.
 
     \b
@@ -137,7 +144,7 @@ def run(
     chosen = choose(
         context, ("pool", "question", "task", "split", "limit", "name", "store"), defaults=defaults
     )
-    wanted = load_run(graph, chosen)
+    wanted = load_run(graph, chosen, drop=drop)
     with _resumable(chosen, "run", graph, as_json=json_):
         from swarm.app import documents, show
         from swarm.app.terminal import console
@@ -270,7 +277,7 @@ def optimize(
             runs = [swept.run for swept in found.jobs]
         else:
             known = found.run.status == "done" and found.run.updated_at < started
-            show.found(out, found.graph, found.run, known=known)
+            show.found(out, found.system, found.run, known=known)
             runs = [found.run]
         if found.go_on is not None:
             show.go_on(out, runs, found.go_on)
@@ -333,6 +340,7 @@ def show_(
     from swarm.app import documents, show
     from swarm.app.page import look
     from swarm.app.terminal import console
+    from swarm.runtime.routing import calls_about
     from swarm.store import Store
 
     if trace is not None and batches:
@@ -341,10 +349,11 @@ def show_(
     with Store.open(chosen.value("store"), create=False) as opened:
         if trace is not None:
             one = opened.trace(run, trace)
+            asked = calls_about(opened, one)
             if json_:
-                documents.print_json(documents.trace_document(one))
+                documents.print_json(documents.trace_document(one, asked))
             else:
-                show.trace(console(), one)
+                show.trace(console(), one, asked)
         elif batches:
             made = opened.batches(run)
             if json_:
@@ -420,12 +429,13 @@ def export(
 ) -> None:
     """Write the system that a run found to a folder.
 
-    That is its graph, its pool, and the weights it moved, as ordinary adapter or model folders.
+    That is its graph or policy, its pool, and the weights it moved, as ordinary adapter or model
+    folders.
 
     \b
     Example:
       swarm export 3 -o found
-      swarm run found/graph.json --pool found/pool.toml --question "a times 3 4 ?"
+      swarm run found --question "a times 3 4 ?"
     """
     from swarm.app import documents
     from swarm.app.run import graph_and_pool
@@ -436,7 +446,7 @@ def export(
     chosen = choose(context, ["pool", "store"])
     found, experts, _ = graph_and_pool(graph, chosen)
     write(System(found, experts), out)
-    command = f"swarm run {out / 'graph.json'} --pool {out / 'pool.toml'} --question …"
+    command = f"swarm run {out} --question …"
     if json_:
         documents.print_json({"folder": str(out.resolve())})
     else:

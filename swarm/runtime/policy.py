@@ -232,7 +232,7 @@ def _read(document: Any, packed: bytes, where: str) -> Policy:
     if not isinstance(document, Mapping):
         raise InputError(f"{where} must hold a JSON object: save the policy again")
     name = document.get("policy")
-    if name not in POLICIES:
+    if not isinstance(name, str) or name not in POLICIES:
         raise InputError(
             f"{where}: key `policy`: `{name}` is not a policy{did_you_mean(str(name), POLICIES)}: "
             f"it must be one of {', '.join(f'`{each}`' for each in POLICIES)}"

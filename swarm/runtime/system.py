@@ -409,7 +409,7 @@ async def aevaluate_policy(
         )
     described = {
         **_described(task, pool, split, limit),
-        "policy": described_policy(policy),
+        "policy": {**described_policy(policy), "source": policy.fingerprint.hex()},
         **wording(pool, sorted(policy.experts), roles),
         **(settings or {}),
     }
@@ -419,7 +419,8 @@ async def aevaluate_policy(
         evaluation = await route(evaluator, policy)
         with opened.transaction():
             for number, part in enumerate(evaluation.parts):
-                opened.add_evaluation(run, evaluator.record(part, {"graph": number}))
+                info = {"graph": number, "policy": policy.name}
+                opened.add_evaluation(run, evaluator.record(part, info))
             if evaluation.asked:
                 opened.save_state(run, {"asked": asked_state(evaluation)})
         summary.update(evaluation.summary().as_dict(), run=run)
