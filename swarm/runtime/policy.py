@@ -130,7 +130,8 @@ class Policy(ABC):
         if not drop:
             raise PoolError(
                 f"policy `{self.name}` was fitted with {named}, which pool `{pool.name}` does not "
-                "have: put it back, fit again, or go on without by `drop=True`"
+                "have: put it back, fit again, or go on without by `drop=True` "
+                "(`--drop`)"
             )
         return self.without(gone)
 
