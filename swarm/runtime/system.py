@@ -418,9 +418,11 @@ async def aevaluate_policy(
         evaluator = Evaluator(task, split, pool, scheduler, roles=roles, limit=limit)
         evaluation = await route(evaluator, policy)
         with opened.transaction():
-            for number, part in enumerate(evaluation.parts):
-                info = {"graph": number, "policy": policy.name}
-                opened.add_evaluation(run, evaluator.record(part, info))
+            records = [
+                evaluator.record(part, {"graph": number, "policy": policy.name})
+                for number, part in enumerate(evaluation.parts)
+            ]
+            opened.add_evaluations(run, records)
             if evaluation.asked:
                 opened.save_state(run, {"asked": asked_state(evaluation)})
         summary.update(evaluation.summary().as_dict(), run=run)
