@@ -58,8 +58,7 @@ class Job:
         """Keeps a step: its evaluations and the state after it, together or not at all."""
         if self._store is not None and self.run is not None:
             with self._store.transaction():
-                for evaluation in evaluations:
-                    self._store.add_evaluation(self.run, evaluation)
+                self._store.add_evaluations(self.run, evaluations)
                 self._store.save_state(self.run, state)
         self.shortened += sum(len(evaluation.shortened) for evaluation in evaluations)
         self.state = dict(state)

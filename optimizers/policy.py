@@ -25,7 +25,7 @@ from swarm.optimizers.budget import Budget
 from swarm.optimizers.job import Job
 from swarm.optimizers.outcomes import Outcomes
 from swarm.runtime.evaluate import Evaluation, Evaluator, select
-from swarm.runtime.policy import Policy, policy_from_document
+from swarm.runtime.policy import Policy, described_policy, policy_from_document
 from swarm.runtime.progress import Progress, default_progress
 from swarm.runtime.recording import current_store
 from swarm.runtime.routing import Asker, route
@@ -188,7 +188,7 @@ class PolicyOptimizer(SettledOptimizer):
         policy = (await self.alearn(outcomes, bench)).fits(pool)
         keeper.policy = policy.document()
         del keeper.summary["graph"], keeper.summary["score"]
-        keeper.summary["policy"] = policy.name
+        keeper.summary["policy"] = described_policy(policy)
         keeper.summary["best_single"] = best.score
         keeper.keep([], {})
         if not how.measure:
@@ -224,15 +224,17 @@ class _Keeper:
                 records.append(self._evaluator.record(each, info))
         self.summary["failures"] = self._failures
         self._job.summary = dict(self.summary)
-        graph = self.summary.get("graph") or (self._job.state or {}).get("best")
-        self._job.commit(records, {"best": graph, "policy": self.policy})
+        best = (self._job.state or {}).get("best")
+        if "graph" in self.summary:
+            best = {"graph": self.summary["graph"], "score": self.summary["score"]}
+        self._job.commit(records, {"best": best, "policy": self.policy})
 
 
 def _found(state: Mapping[str, Any]) -> AgentGraph | Policy:
     """The policy that a job has fitted, or the best single expert where it was stopped before."""
     if state.get("policy") is not None:
         return policy_from_document(state["policy"])
-    return AgentGraph.model_validate(state["best"])
+    return AgentGraph.model_validate(state["best"]["graph"])
 
 
 def fitted_policy(store: Store, run: int) -> Policy:

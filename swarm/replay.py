@@ -21,7 +21,7 @@ from swarm.agents import shortening
 from swarm.agents.engines import Engine
 from swarm.agents.engines.determinism import Determinism
 from swarm.agents.expert import Expert, Pool, Sampling
-from swarm.agents.messages import Messages, Request, Response
+from swarm.agents.messages import Messages, Request, Response, request_key
 from swarm.agents.role import Role
 from swarm.agents.shortening import Cuts
 from swarm.errors import DivergenceError, InputError, RequestError
@@ -188,6 +188,7 @@ class _Replay:
             split: {example.id: example for example in examples}
             for split, examples in (task.splits.items() if task else ())
         }
+        self._scores: list[float] = []
         self._traces = 0
         self._prompts = 0
         self._shortened = 0
@@ -203,6 +204,9 @@ class _Replay:
             self._progress.calls(self._prompts)
             self._progress.iteration(k, best, record.score)
         summary = self._run.summary or {}
+        if "policy" in self._run.settings:
+            self._check_asked()
+            best = math.fsum(self._scores) / len(self._scores)
         # (A job's summary may be about other questions than those that it searched on.)
         if self._run.kind == "evaluation" and summary.get("score", best) != best:
             raise _divergence("the run's score", None, None, summary["score"], best)
@@ -232,7 +236,29 @@ class _Replay:
         if mean != record.score:
             what = f"the score of evaluation {view.id}"
             raise _divergence(what, None, None, record.score, mean)
+        self._scores += scores
         self._traces += len(scores)
+
+    def _check_asked(self) -> None:
+        """What the policy asked is there, and under its own address."""
+        asked = (self._store.state(self._run.id) or {}).get("asked", ())
+        wanted = []
+        for each in asked:
+            failed = {(i, draw) for i, draw, _ in each["errors"]}
+            wanted += [
+                (bytes.fromhex(key), each["expert"])
+                for i, row in enumerate(each["keys"])
+                for draw, key in enumerate(row)
+                if (i, draw) not in failed
+            ]
+        answers = self._store.answers([key for key, _ in wanted])
+        for key, expert in wanted:
+            answer = answers.get(key)
+            address = answer and request_key(answer.expert, answer.messages, answer.draw)
+            if address != key:
+                got = "an answer that is not in the store" if address is None else address.hex()
+                raise _divergence("what the policy asked", None, expert, key.hex(), got)
+        self._prompts += len(wanted)
 
     def _example(self, record: EvaluationRecord, i: int) -> Example:
         """The i-th question of an evaluation: the task's, where there is one, if it is the same."""
@@ -335,6 +361,8 @@ class _Replay:
             yield "scores were not calculated anew, only their means: no task was given"
         elif any(view.task != self._task.fingerprint for view in self._evaluations):
             yield f"the task `{self._task.name}` has changed since, but not in what was compared"
+        if "policy" in self._run.settings:
+            yield "how the policy chose was not checked: the graphs that it chose are on record"
         if self._failed:
             yield f"prompts of failed calls are not recorded: {self._failed} not checked"
 

@@ -45,7 +45,9 @@ def alone(
             continue
         for view in store.evaluations(other.id):
             name = _single(view.graph)
+            # What a policy chose an expert for says nothing of it elsewhere.
             right_place = view.task == beside.task and view.split == beside.split
+            right_place = right_place and "policy" not in view.info
             if name in ours and right_place and _size(found.get(name)) <= view.size:
                 found[name] = view
     return {name: scores_of(store, found[name]) for name in experts if name in found}

@@ -108,7 +108,9 @@ def run(
     context: typer.Context,
     graph: Annotated[
         str,
-        typer.Argument(metavar="GRAPH", help="A JSON file, the id of a run, or a topology."),
+        typer.Argument(
+            metavar="GRAPH", help="A JSON file, the id of a run, a topology, or a policy's folder."
+        ),
     ],
     pool: PoolOption = None,
     question: Annotated[
@@ -122,6 +124,10 @@ def run(
         str | None, typer.Option(envvar="SWARM_NAME", metavar="TEXT", help="What to call the run.")
     ] = None,
     memory: MemoryOption = None,
+    drop: Annotated[
+        bool,
+        typer.Option("--drop", help="Go on without experts of a policy that the pool lacks."),
+    ] = False,
     store: StoreOption = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also show each agent's response, or the graph.")
@@ -132,8 +138,9 @@ def run(
 ) -> None:
     """Ask a graph one question, or score it on a task.
 
-    GRAPH is a JSON file, the id of a run (its best graph, with its pool if --pool is not given), or
-    a topology: single:a, chain:a,b,c, star:a,b,c, tree:…, complete:…, debate:a,b,judge,rounds=2.
+    GRAPH is a JSON file, the id of a run (its best graph, or its policy, with its pool if --pool is
+    not given), a folder that swarm export wrote or a policy was saved to, or a topology: single:a,
+    chain:a,b,c, star:a,b,c, tree:…, complete:…, debate:a,b,judge,rounds=2.
     With --task the run is recorded; the split is test if --split is not given.
 
     each scores every expert of the pool alone (each:a,b: these), all in one run, which
@@ -153,7 +160,7 @@ def run(
         ("pool", "question", "task", "split", "limit", "name", "memory", "store"),
         defaults=defaults,
     )
-    wanted = load_run(graph, chosen)
+    wanted = load_run(graph, chosen, drop=drop)
     with _resumable(chosen, "run", graph, as_json=json_):
         from swarm.app import documents, show
         from swarm.app.terminal import console
@@ -289,7 +296,7 @@ def optimize(
             runs = [swept.run for swept in found.jobs]
         else:
             known = found.run.status == "done" and found.run.updated_at < started
-            show.found(out, found.graph, found.run, known=known)
+            show.found(out, found.system, found.run, known=known)
             runs = [found.run]
         if found.go_on is not None:
             show.go_on(out, runs, found.go_on)
@@ -352,6 +359,7 @@ def show_(
     from swarm.app import documents, show
     from swarm.app.page import look
     from swarm.app.terminal import console
+    from swarm.runtime.routing import calls_about
     from swarm.store import Store
 
     if trace is not None and batches:
@@ -360,10 +368,11 @@ def show_(
     with Store.open(chosen.value("store"), create=False) as opened:
         if trace is not None:
             one = opened.trace(run, trace)
+            asked = calls_about(opened, one)
             if json_:
-                documents.print_json(documents.trace_document(one))
+                documents.print_json(documents.trace_document(one, asked))
             else:
-                show.trace(console(), one)
+                show.trace(console(), one, asked)
         elif batches:
             made = opened.batches(run)
             if json_:
@@ -454,7 +463,8 @@ def export(
 ) -> None:
     """Write what a run found: its system, or its answers.
 
-    A system is its graph, its pool, and the weights it moved, as ordinary adapter or model folders.
+    A system is its graph or policy, its pool, and the weights it moved, as ordinary adapter or
+    model folders.
 
     With a bare --pool, what is written is what every expert that was asked alone answered to the
     run's questions: scores, answers, texts, tokens, and costs by the experts' prices. Routers
@@ -464,7 +474,7 @@ def export(
     \b
     Example:
       swarm export 3 -o found
-      swarm run found/graph.json --pool found/pool.toml --question "a times 3 4 ?"
+      swarm run found --question "a times 3 4 ?"
       swarm export 4 --pool -o mine.jsonl.gz
     """
     from swarm.app import documents
@@ -492,7 +502,7 @@ def export(
     chosen = choose(context, ["pool", "store"])
     found, experts, _ = graph_and_pool(graph, chosen)
     write(System(found, experts), out)
-    command = f"swarm run {out / 'graph.json'} --pool {out / 'pool.toml'} --question …"
+    command = f"swarm run {out} --question …"
     if json_:
         documents.print_json({"folder": str(out.resolve())})
     else:

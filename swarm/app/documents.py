@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from swarm.app.page import Page
     from swarm.errors import DivergenceError
     from swarm.graphs import AgentGraph
-    from swarm.runtime.system import Trace
+    from swarm.runtime.system import Call, Trace
     from swarm.store import BatchView, CallView, EvaluationView, RunView, TraceView
 
 Document = dict[str, Any]
@@ -73,6 +73,7 @@ def page_document(page: Page) -> Document:
         **run_document(page.run),
         "status": page.status,
         "graph": None if page.graph is None else graph_document(page.graph),
+        **({} if page.policy is None else {"policy": dict(page.policy)}),
         "evaluations": [evaluation_document(evaluation) for evaluation in page.evaluations],
         "iterations": [vars(iteration) for iteration in page.iterations],
         "failed": page.failed,
@@ -92,8 +93,9 @@ def divergence_document(run: int, error: DivergenceError) -> Document:
     }
 
 
-def trace_document(trace: TraceView) -> Document:
-    return {
+def trace_document(trace: TraceView, asked: Sequence[CallView] = ()) -> Document:
+    """`asked`: what a policy asked about the question, to choose the graph."""
+    document: Document = {
         "run": trace.run,
         "evaluation": trace.evaluation,
         **failure_document(trace),
@@ -102,6 +104,11 @@ def trace_document(trace: TraceView) -> Document:
         "graph": graph_document(trace.graph),
         "calls": [_call(trace.graph, call) for call in in_order(trace)],
     }
+    return (
+        {**document, "policy_calls": [_call(trace.graph, call) for call in asked]}
+        if asked
+        else document
+    )
 
 
 def in_order(trace: TraceView) -> list[CallView]:
@@ -150,25 +157,30 @@ def _call(graph: AgentGraph, call: CallView) -> Document:
 
 def answer_document(trace: Trace) -> Document:
     """One question asked of a system, outside of any run."""
-    return {
+    document = {
         "question": trace.question,
         "answer": trace.text,
-        "calls": [
-            {
-                "agent": call.agent.name,
-                "expert": call.agent.expert,
-                "role": call.agent.role,
-                "cached": call.cached,
-                "error": call.error,
-                "prompt": [message._asdict() for message in call.prompt],
-                "response": call.response and call.response.text,
-                "prompt_tokens": call.response and call.response.usage.prompt_tokens,
-                "completion_tokens": call.response and call.response.usage.completion_tokens,
-                "ms": call.response and call.response.seconds * 1000,
-                "shortened": [cut._asdict() for cut in call.shortened],
-            }
-            for call in trace.calls
-        ],
+        "graph": graph_document(trace.graph),
+        "calls": [_answered(call) for call in trace.calls],
+    }
+    if trace.routing:
+        document["policy_calls"] = [_answered(call) for call in trace.routing]
+    return document
+
+
+def _answered(call: Call) -> Document:
+    return {
+        "agent": call.agent.name,
+        "expert": call.agent.expert,
+        "role": call.agent.role,
+        "cached": call.cached,
+        "error": call.error,
+        "prompt": [message._asdict() for message in call.prompt],
+        "response": call.response and call.response.text,
+        "prompt_tokens": call.response and call.response.usage.prompt_tokens,
+        "completion_tokens": call.response and call.response.usage.completion_tokens,
+        "ms": call.response and call.response.seconds * 1000,
+        "shortened": [cut._asdict() for cut in call.shortened],
     }
 
 

@@ -1,4 +1,5 @@
-"""What may be given as GRAPH: a JSON file, the id of a run, or a topology such as `chain:a,b`."""
+"""What may be given as GRAPH: a JSON file, the id of a run, a topology such as `chain:a,b`, or the
+folder of a policy."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from swarm.agents.expert import Expert, Pool
 from swarm.app.settings import LAST_RUN
 from swarm.errors import GraphError, InputError, did_you_mean
 from swarm.graphs import AgentGraph, chain, complete, debate, single, star, tree
+from swarm.runtime.policy import Policy, load_policy, policy_from_document
 from swarm.store import EvaluationView, RunView, Store
 
 ROUNDS = 2
@@ -40,8 +42,8 @@ def read_graph(path: Path) -> AgentGraph:
             siblings = path.parent.glob("*.json") if path.parent.is_dir() else []
             hint = did_you_mean(path.name, (sibling.name for sibling in siblings))
             raise GraphError(
-                f"no such file{hint}: GRAPH is a JSON file, the id of a run, or a topology such as "
-                f"`chain:a,b` (of {_names()})"
+                f"no such file{hint}: GRAPH is a JSON file, a policy's folder, the id of a run, or "
+                f"a topology such as `chain:a,b` (of {_names()})"
             ) from None
         except OSError as error:
             raise GraphError(f"can't be read: {error.strerror}") from None
@@ -70,6 +72,34 @@ def best_graph(store: Store, run: RunView) -> AgentGraph:
     """The graph that a job found, or the best that was evaluated so far."""
     found = (run.summary or {}).get("graph")
     return AgentGraph.model_validate(found) if found else best_evaluation(store, run.id).graph
+
+
+def policy_of(store: Store, run: RunView) -> Policy | None:
+    """The policy that a job has fitted, or that was evaluated; None where there was none.
+
+    Raises:
+        InputError: it was read from where it is not any more, or was never saved.
+    """
+    if run.kind == "job":
+        document = (store.state(run.id) or {}).get("policy")
+        return None if document is None else policy_from_document(document)
+    if "policy" not in run.settings:
+        return None
+    folder, origin = run.settings.get("files", {}).get("policy"), run.settings.get("graph", "")
+    if folder is not None:
+        policy: Policy | None = load_policy(folder)
+    elif (number := run_id(origin)) is not None:
+        policy = policy_of(store, store.run(number))
+    else:
+        raise InputError(
+            f"run {run.id} has scored a policy that is on no record: give the folder it is saved in"
+        )
+    if policy is None or policy.fingerprint.hex() != run.settings["policy"]["source"]:
+        raise InputError(
+            f"the policy in `{folder or f'run {origin}'}` is not the one that run {run.id} has "
+            "scored: it was fitted again since"
+        )
+    return policy
 
 
 def with_found_experts(store: Store, run: RunView, pool: Pool) -> Pool:

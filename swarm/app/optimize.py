@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from swarm.app.documents import Document, graph_document, run_document
 from swarm.app.jobs import LIMITS, Job, parse_set
 from swarm.app.settings import FLAG, Chosen, Setting
-from swarm.graphs import AgentGraph
 from swarm.optimizers.estimate import Estimate, Plan, plan, sample
 from swarm.optimizers.sweep import Swept, sweep, variants
 from swarm.runtime.progress import Progress
+from swarm.runtime.system import System
 from swarm.store import RunView, Store
 
 
@@ -31,13 +31,15 @@ class Foreseen:
 class Found:
     """What a job has found."""
 
-    graph: AgentGraph
+    system: System
     run: RunView
     go_on: str | None
     """The command that goes on where a limit has stopped it."""
 
     def document(self) -> Document:
-        document = {**run_document(self.run), "graph": graph_document(self.graph)}
+        document = run_document(self.run)
+        if self.system.fixed:
+            document["graph"] = graph_document(self.system.graph)
         return document if self.go_on is None else {**document, "go_on": self.go_on}
 
 
@@ -91,7 +93,7 @@ def run(job: Job, progress: Progress, words: Sequence[str]) -> Found:
     assert system.run is not None
     with Store.open(job.chosen.value("store"), create=False) as opened:
         view = opened.run(system.run)
-    return Found(system.graph, view, _go_on(job.chosen, [view], words))
+    return Found(system, view, _go_on(job.chosen, [view], words))
 
 
 def run_sweep(job: Job, count: int, progress: Progress, words: Sequence[str]) -> Table:

@@ -1,9 +1,9 @@
-"""What there is to see of a run: its best graph, how the search went, where it failed."""
+"""What there is to see of a run: its best graph or policy, how the search went, where it failed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,11 +37,14 @@ class Page:
     evaluations: Sequence[EvaluationView]
     graph: AgentGraph | None
     """The best."""
+    policy: Mapping[str, Any] | None
+    """The one that was evaluated or fitted: its name, fingerprint and settings."""
     best: Sequence[EvaluationView]
-    """A few, the highest score first."""
+    """A few, the highest score first; of a policy's, the most questions first."""
     iterations: Sequence[Iteration]
     failures: Sequence[TraceView]
-    """The first traces of the best evaluation that have an error, or score 0."""
+    """The first traces of the best evaluation, or of all of a policy's, that have an error, or
+    score 0."""
     failed: int
     """How many there are."""
 
@@ -50,13 +53,22 @@ def look(store: Store, number: int) -> Page:
     """Reads a run's page; `InputError` if there is no such run."""
     run = store.run(number)
     evaluations = store.evaluations(number)
-    best = sorted(evaluations, key=lambda evaluation: -evaluation.score)[:FIRST]
-    failed = _failures(store, evaluations, best[0]) if best else []
+    policy = run.settings.get("policy") if run.kind == "evaluation" else None
+    if policy is not None:
+        best = sorted(evaluations, key=lambda evaluation: -evaluation.size)[:FIRST]
+        failed = [n for each in evaluations for n in _failures(store, evaluations, each)]
+    else:
+        policy = (run.summary or {}).get("policy")
+        # What was scored on a part of the questions only does not compare.
+        whole = [each for each in evaluations if not each.info.get("partial")] or evaluations
+        best = sorted(whole, key=lambda evaluation: -evaluation.score)[:FIRST]
+        failed = _failures(store, evaluations, best[0]) if best else []
     return Page(
         run=run,
         status=status(store, run),
         evaluations=evaluations,
-        graph=best_graph(store, run) if evaluations else None,
+        graph=best_graph(store, run) if evaluations and policy is None else None,
+        policy=policy,
         best=best,
         iterations=_iterations(store, run, evaluations) if run.kind == "job" else (),
         failures=[store.trace(number, trace) for trace in failed[:FIRST]],

@@ -121,8 +121,12 @@ def _read(
     task, notes = _task(run, system, chosen)
     if task is None:
         notes.append("responses are not scored: roles say only who reads and who repeats whom")
-    traces = chain.from_iterable(store.traces(part.run, part.id) for part in system.parts)
-    roles = role_heterogeneity(traces, None if task is None else _scorer(task, system.split))
+    roles = None
+    if len({part.graph for part in system.parts}) > 1:
+        notes.append("no roles: they are those of one graph, and a policy chose several")
+    else:
+        traces = chain.from_iterable(store.traces(part.run, part.id) for part in system.parts)
+        roles = role_heterogeneity(traces, None if task is None else _scorer(task, system.split))
     experts = tuple(run.settings.get("experts", {}))
     singles = alone(store, run, experts, system.parts[0])
     missing = [name for name in experts if name not in singles]
@@ -144,17 +148,20 @@ def _read(
             gain = collaborative_gain(together, each)
         else:
             notes.append("no collaborative gain: experts and system have no questions in common")
-    answered = any(sum(agent.acts.values()) for agent in roles.agents)
-    return RunReport(run, job, system, gain, roles if answered else None, tuple(notes))
+    if roles is not None and not any(sum(agent.acts.values()) for agent in roles.agents):
+        roles = None
+    return RunReport(run, job, system, gain, roles, tuple(notes))
 
 
 def _measured(store: Store, run: RunView, job: JobHistory | None) -> Measured | None:
     """Of a job: the best graph where it was tested on most questions, else where it was found. Of
-    an evaluation: the best graph."""
+    an evaluation: the best graph, or all of them where a policy chose them."""
     if job is not None:
         tested = max(job.tested, key=lambda tested: tested.evaluation.size, default=None)
         parts = job.evaluations_of(job.best.graph) if tested is None else [tested.evaluation]
         return Measured(tuple(parts))
+    if "policy" in run.settings:
+        return Measured(tuple(store.evaluations(run.id))) if store.evaluations(run.id) else None
     best = max(store.evaluations(run.id), key=lambda view: view.score, default=None)
     return None if best is None else Measured((best,))
 

@@ -1,4 +1,4 @@
-"""What `swarm run` does: a graph is asked one question, or scored on a task and recorded."""
+"""What `swarm run` does: a graph, or a policy, is asked one question, or scored and recorded."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from swarm.app.graph_argument import (
     best_graph,
     each_alone,
     naming,
+    policy_of,
     read_graph,
     run_id,
     topology,
@@ -27,7 +28,10 @@ from swarm.errors import EngineError, InputError
 from swarm.graphs import AgentGraph
 from swarm.runtime.compile import resolve
 from swarm.runtime.evaluate import Evaluation
-from swarm.runtime.system import System, Trace, evaluate
+from swarm.runtime.export import GRAPH, POOL
+from swarm.runtime.policy import Policy, described_policy, load_policy
+from swarm.runtime.routing import PolicyEvaluation
+from swarm.runtime.system import System, Trace, evaluate, evaluate_policy
 from swarm.store import RunView, Store
 from swarm.tasks import Task
 
@@ -46,22 +50,26 @@ class Asked:
 class Scored:
     """An evaluation that was recorded."""
 
-    evaluation: Evaluation
+    evaluation: Evaluation | PolicyEvaluation
     run: RunView
 
     def document(self) -> Document:
+        if isinstance(self.evaluation, PolicyEvaluation):
+            return run_document(self.run)
         return {**run_document(self.run), "graph": graph_document(self.evaluation.graph)}
 
     @property
     def lowest(self) -> int:
-        """The first of the questions with the lowest score."""
-        scores = self.evaluation.scores
+        """The first of the traces with the lowest score."""
+        evaluation = self.evaluation
+        parts = evaluation.parts if isinstance(evaluation, PolicyEvaluation) else [evaluation]
+        scores = [score for part in parts for score in part.scores]
         return min(range(len(scores)), key=scores.__getitem__)
 
     def refuse_if_all_failed(self) -> None:
         """One question may fail; if all did, so has the run."""
         if len(self.evaluation.errors) == len(self.evaluation.scores):
-            first = self.evaluation.errors[0]
+            first = next(iter(self.evaluation.errors.values()))
             raise EngineError(f"every question of run {self.run.id} failed; the first: {first}")
 
 
@@ -69,15 +77,15 @@ class Scored:
 class Question:
     """A question to ask, with everything checked that can be without asking it."""
 
-    graph: AgentGraph
+    what: AgentGraph | Policy
     pool: Pool
     text: str
 
     def go(self, *, quiet: bool) -> Asked:
         """Asks it; `EngineError` if a call fails."""
-        with watch("asking", len(self.graph.agents), quiet=quiet) as watching:
+        with watch("asking", _agents(self.what), quiet=quiet) as watching:
             runtime = WatchedRuntime(watching, self.pool.memory)
-            system = System(self.graph, self.pool, runtime=runtime)
+            system = System(self.what, self.pool, runtime=runtime)
             return Asked(system.invoke(self.text))
 
 
@@ -92,22 +100,28 @@ class _Measuring:
     """Kept with the run."""
 
     def _measure(
-        self, graphs: Sequence[AgentGraph], *, quiet: bool
-    ) -> tuple[list[Evaluation], RunView]:
+        self, what: Sequence[AgentGraph | Policy], *, quiet: bool
+    ) -> tuple[Sequence[Evaluation | PolicyEvaluation], RunView]:
         split, limit = self.chosen.value("split"), self.chosen.value("limit")
-        calls = len(self.task.split(split)[:limit]) * sum(len(graph.agents) for graph in graphs)
+        questions = len(self.task.split(split)[:limit])
+        agents = [_agents(each) for each in what]
+        calls = None if None in agents else questions * sum(n for n in agents if n is not None)
         with watch(f"{self.task.name} {split}", calls, quiet=quiet) as watching:
-            evaluations = evaluate(
-                graphs,
-                self.task,
-                self.pool,
-                split=split,
-                limit=limit,
-                store=self.chosen.value("store"),
-                runtime=WatchedRuntime(watching, self.pool.memory),
-                name=self.chosen.value("name"),
-                settings=self.settings,
-            )
+            how: dict[str, Any] = {
+                "split": split,
+                "limit": limit,
+                "store": self.chosen.value("store"),
+                "runtime": WatchedRuntime(watching, self.pool.memory),
+                "name": self.chosen.value("name"),
+                "settings": self.settings,
+            }
+            graphs = [each for each in what if isinstance(each, AgentGraph)]
+            evaluations: Sequence[Evaluation | PolicyEvaluation]
+            if graphs:
+                evaluations = evaluate(graphs, self.task, self.pool, **how)
+            else:
+                [policy] = (each for each in what if isinstance(each, Policy))
+                evaluations = [evaluate_policy(policy, self.task, self.pool, **how)]
         assert evaluations[0].run is not None
         with Store.open(self.chosen.value("store"), create=False) as store:
             return evaluations, store.run(evaluations[0].run)
@@ -137,13 +151,13 @@ class ScoredEach:
 
 @dataclass(frozen=True)
 class Scoring(_Measuring):
-    """A graph to score on a task, with everything checked that can be before."""
+    """A graph or policy to score on a task, with everything checked that can be before."""
 
-    graph: AgentGraph
+    what: AgentGraph | Policy
 
     def go(self, *, quiet: bool) -> Scored:
         """Runs and records the evaluation."""
-        [evaluation], run = self._measure([self.graph], quiet=quiet)
+        [evaluation], run = self._measure([self.what], quiet=quiet)
         return Scored(evaluation, run)
 
 
@@ -155,11 +169,14 @@ class ScoringEach(_Measuring):
 
     def go(self, *, quiet: bool) -> ScoredEach:
         """Runs and records the evaluations."""
-        return ScoredEach(*self._measure(self.graphs, quiet=quiet))
+        evaluations, run = self._measure(list(self.graphs), quiet=quiet)
+        return ScoredEach([one for one in evaluations if isinstance(one, Evaluation)], run)
 
 
-def load_run(argument: str, chosen: Chosen) -> Question | Scoring | ScoringEach:
-    """What the command asks for.
+def load_run(
+    argument: str, chosen: Chosen, *, drop: bool = False
+) -> Question | Scoring | ScoringEach:
+    """What the command asks for. `drop`: a policy goes on without experts that the pool lacks.
 
     Raises:
         InputError: something that was given is wrong. Nothing has been run, no model loaded.
@@ -167,19 +184,28 @@ def load_run(argument: str, chosen: Chosen) -> Question | Scoring | ScoringEach:
     """
     by_task = _by_task(chosen)
     each = _each(argument, chosen, by_task=by_task)
-    graphs: Sequence[AgentGraph]
+    what: AgentGraph | Policy
     if each is not None:
         graphs, pool, files = each
+        what = graphs[0]
     else:
-        graph, pool, files = graph_and_pool(argument, chosen)
-        graphs = [graph]
+        what, pool, files = graph_and_pool(argument, chosen)
+        graphs = [what] if isinstance(what, AgentGraph) else []
     within(pool, chosen)
+    source: dict[str, Any] = {}
     with naming(argument):
-        for graph in graphs:
-            resolve(graph, pool)
-    require_engines(pool[expert] for graph in graphs for expert in graph.experts)
+        if isinstance(what, Policy):
+            source = {"source": what.fingerprint.hex()}
+            what = what.fits(pool, drop=drop)
+            source = {"policy": {**described_policy(what), **source}}
+            experts = list(what.experts)
+        else:
+            for graph in graphs:
+                resolve(graph, pool)
+            experts = [expert for graph in graphs for expert in graph.experts]
+    require_engines(pool[expert] for expert in experts)
     if not by_task:
-        return Question(graphs[0], pool, chosen.value("question"))
+        return Question(what, pool, chosen.value("question"))
     path = chosen.value("task")
     task = load_task(path)
     check_split(task, chosen)
@@ -191,10 +217,16 @@ def load_run(argument: str, chosen: Chosen) -> Question | Scoring | ScoringEach:
         "store": chosen.lasting_store(),
         "files": files,
         "from": origins,
+        **source,
     }
     if each is not None:
         return ScoringEach(pool, task, chosen, settings, graphs)
-    return Scoring(pool, task, chosen, settings, graphs[0])
+    return Scoring(pool, task, chosen, settings, what)
+
+
+def _agents(what: AgentGraph | Policy) -> int | None:
+    """How many answer a question, where that is known before."""
+    return None if isinstance(what, Policy) else len(what.agents)
 
 
 def _each(
@@ -226,21 +258,34 @@ def _by_task(chosen: Chosen) -> bool:
     return task.origin == "flag"
 
 
-def graph_and_pool(argument: str, chosen: Chosen) -> tuple[AgentGraph, Pool, dict[str, str]]:
+def graph_and_pool(
+    argument: str, chosen: Chosen
+) -> tuple[AgentGraph | Policy, Pool, dict[str, str]]:
     """What GRAPH and `--pool` mean, and the files they were read from.
 
-    A graph that comes from a run brings the run's pool along.
+    A graph that comes from a run brings the run's pool along, and a system's folder its own.
     """
     files: dict[str, str] = {}
-    number = run_id(argument)
+    number, folder = run_id(argument), Path(argument)
+    view: RunView | None = None
+    what: AgentGraph | Policy
     if number is not None:
         with Store.open(chosen.value("store"), create=False) as store:
             view = store.run(number)
-            graph = best_graph(store, view)
+            what = policy_of(store, view) or best_graph(store, view)
         files = {key: view.settings["files"][key] for key in view.settings.get("files", {})}
+        files.pop("policy", None)
+    elif folder.is_dir():
+        if (folder / GRAPH).is_file():
+            what = read_graph(folder / GRAPH)
+        else:
+            what = load_policy(folder)
+            files["policy"] = str(folder.resolve())
+        if (folder / POOL).is_file():
+            files["pool"] = str((folder / POOL).resolve())
     else:
         found = topology(argument)
-        graph = read_graph(Path(argument)) if found is None else found
+        what = read_graph(folder) if found is None else found
     path = chosen.value("pool")
     if path is not None:
         pool, files = load_pool(path), {**files, "pool": str(Path(path).resolve())}
@@ -248,7 +293,7 @@ def graph_and_pool(argument: str, chosen: Chosen) -> tuple[AgentGraph, Pool, dic
         pool = remembered(files, "pool")
     if pool is None:
         raise InputError("`--pool` is missing: give the TOML file of the pool to run the graph on")
-    if number is not None:
+    if view is not None:
         with Store.open(chosen.value("store"), create=False) as store:
             pool = with_found_experts(store, view, pool)
-    return graph, pool, files
+    return what, pool, files

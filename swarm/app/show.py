@@ -13,8 +13,11 @@ from rich.text import Text
 
 from swarm.agents.memory import shown
 from swarm.app.documents import in_order, shortened
+from swarm.app.page import FIRST
 from swarm.app.settings import flag
 from swarm.app.terminal import one_line, plain
+from swarm.runtime.policy import described_policy
+from swarm.runtime.routing import PolicyEvaluation
 from swarm.store.loads import Loads, loads, short_names
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from swarm.optimizers.estimate import Estimate, Plan
     from swarm.optimizers.sweep import Swept
     from swarm.replay import ReplayReport
-    from swarm.runtime.system import Trace
+    from swarm.runtime.system import System, Trace
     from swarm.store import BatchView, CallView, RunView, TraceView
 
 _COLOURS = {"done": "green", "failed": "red", "running": "cyan"}
@@ -70,6 +73,9 @@ def page(console: Console, page: Page, store: str) -> None:
     if run.summary:
         _heading(console, "summary")
         _pairs(console, _summary(run.summary))
+    if page.policy is not None:
+        _heading(console, "policy")
+        _pairs(console, _policy(page.policy))
     if page.graph is not None:
         _heading(console, "graph" if len(page.evaluations) == 1 else "best graph")
         graph(console, page.graph)
@@ -80,8 +86,11 @@ def page(console: Console, page: Page, store: str) -> None:
             scores = (iteration.best, iteration.mean, iteration.best_so_far)
             table.add_row(str(iteration.number), *map(_score, scores))
         console.print(table)
-    if len(page.evaluations) > 1:
-        _heading(console, f"best of {len(page.evaluations):,} evaluations")
+    if len(page.evaluations) > 1 or (page.evaluations and page.policy is not None):
+        chosen = page.policy is not None and run.kind == "evaluation"
+        count = f"{len(page.evaluations):,}"
+        title = f"first of {count} graphs chosen" if chosen else f"best of {count} evaluations"
+        _heading(console, title)
         table = _table("score:", "split", "questions:", "where", "graph")
         for evaluation in page.best:
             where = ", ".join(f"{key} {value}" for key, value in evaluation.info.items())
@@ -100,8 +109,8 @@ def page(console: Console, page: Page, store: str) -> None:
         look_further(console, run, store, first, here=True)
 
 
-def trace(console: Console, trace: TraceView) -> None:
-    """`swarm show RUN --trace N`: the graph, and every call."""
+def trace(console: Console, trace: TraceView, asked: Sequence[CallView] = ()) -> None:
+    """`swarm show RUN --trace N`: the graph, and every call; before that, what a policy asked."""
     example = one_line(trace.question.example_id, 40)
     console.print(
         Text.assemble((f"run {trace.run} · trace {trace.number}", "bold"), f" · question {example}")
@@ -115,6 +124,11 @@ def trace(console: Console, trace: TraceView) -> None:
     if trace.error:
         pairs["error"] = trace.error
     _pairs(console, pairs)
+    if asked:
+        _heading(console, "asked by the policy")
+        for number, call in enumerate(asked, start=1):
+            console.print()
+            _call(console, number, trace.graph, call)
     _heading(console, "graph")
     graph(console, trace.graph)
     for number, call in enumerate(in_order(trace), start=1):
@@ -181,7 +195,7 @@ def _loads(taken: Loads) -> dict[str, str]:
 def answer(console: Console, trace: Trace, *, verbose: bool) -> None:
     """One question's answer; with every agent's response if `verbose`."""
     if verbose:
-        for call in trace.calls:
+        for call in (*trace.routing, *trace.calls):
             console.print(_who(call.agent.name, call.agent.expert, call.agent.role))
             _said(console, "response", call.response.text if call.response else f"{call.error}")
             if call.shortened:
@@ -194,9 +208,17 @@ def answer(console: Console, trace: Trace, *, verbose: bool) -> None:
 
 
 def result(console: Console, done: Scored, *, verbose: bool) -> None:
-    """What an evaluation came to, with the graph if `verbose`."""
-    if verbose:
+    """What an evaluation came to, with the graph, or those that were chosen most, if `verbose`."""
+    if verbose and not isinstance(done.evaluation, PolicyEvaluation):
         graph(console, done.evaluation.graph)
+        console.print()
+    elif verbose and isinstance(done.evaluation, PolicyEvaluation):
+        parts = sorted(done.evaluation.parts, key=lambda part: -len(part.rows))
+        table = _table("questions:", "score:", "graph")
+        for part in parts[:FIRST]:
+            drawn = one_line(_edges(part.graph), 60)
+            table.add_row(_count(len(part.rows)), _score(part.score), drawn)
+        console.print(table)
         console.print()
     _pairs(console, {**_summary(done.evaluation.summary().as_dict()), "run": str(done.run.id)})
 
@@ -225,11 +247,14 @@ def each(console: Console, done: ScoredEach, store: str) -> None:
         console.print(text, soft_wrap=True)
 
 
-def found(console: Console, graph_: AgentGraph, run: RunView, *, known: bool) -> None:
+def found(console: Console, system: System, run: RunView, *, known: bool) -> None:
     """What a job came to; `known` if it had been done before."""
     if known:
         console.print(Text(f"this job was done before, {_when(run.updated_at)}", "dim"))
-    graph(console, graph_)
+    if system.fixed:
+        graph(console, system.graph)
+    else:
+        _pairs(console, _policy(described_policy(system.policy)))
     console.print()
     pairs = {**_summary(run.summary or {}), "run": str(run.id)}
     split = run.settings.get("split", "")
@@ -334,7 +359,7 @@ def look_further(
         **page,
         f"swarm show {run.id} --trace {trace}": "one question, call by call",
         f"swarm show {run.id} --batches": "what the engines were asked",
-        f"swarm run {run.id} --question …": "ask the best graph something",
+        f"swarm run {run.id} --question …": "ask the best graph, or the policy, something",
         f"swarm replay {run.id}": "check that all comes out as recorded",
     }
     table = Table.grid(padding=(0, 3))
@@ -432,7 +457,13 @@ def _settings(console: Console, settings: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-_NESTED = ("experts", "files", "from", "instructions")
+_NESTED = ("experts", "files", "from", "instructions", "policy")
+
+
+def _policy(policy: Mapping[str, Any]) -> dict[str, str]:
+    """A policy's name and settings."""
+    settings = {key: one_line(_value(value), 80) for key, value in policy["settings"].items()}
+    return {"name": policy["name"], **settings, "fingerprint": policy["fingerprint"][:16]}
 
 
 def _summary(summary: Mapping[str, Any]) -> dict[str, str]:
@@ -442,12 +473,24 @@ def _summary(summary: Mapping[str, Any]) -> dict[str, str]:
         shown["score"] = f"{score:.3f}"
         if "low" in summary:
             shown["score"] += f"  (95 % between {summary['low']:.3f} and {summary['high']:.3f})"
-    for name in ("questions", "iterations", "failures", "evaluations", "traces", "prompts"):
+    if (alone := summary.get("best_single")) is not None:
+        shown["best single"] = f"{alone:.3f}"
+    for name in (
+        "questions",
+        "graphs",
+        "iterations",
+        "failures",
+        "evaluations",
+        "traces",
+        "prompts",
+    ):
         if summary.get(name) is not None:
             shown[name] = _count(summary[name])
     if "calls" in summary:
         answered, asked = _count(summary["calls"]), _count(summary["asked"])
         shown["calls"] = f"{answered} answered, {asked} asked of engines"
+        if own := summary.get("policy_calls"):
+            shown["calls"] += f"; {_count(own)} of them by the policy, to choose"
     elif "asked" in summary:
         shown["calls"] = _count(summary["asked"])
     if "tokens" in summary:

@@ -51,7 +51,7 @@ class SilentWatch(Watch):
 class LineWatch(Watch):
     """A line every `PAUSE` seconds: nothing at all for what is done sooner."""
 
-    def __init__(self, title: str, calls: int, file: TextIO | None = None) -> None:
+    def __init__(self, title: str, calls: int | None, file: TextIO | None = None) -> None:
         self._title = title
         self._calls = calls
         self._file = file or sys.stderr
@@ -63,7 +63,8 @@ class LineWatch(Watch):
         now = time.monotonic()
         if now - self._said >= PAUSE:
             self._said = now
-            done = f"{self._answered:,} of {self._calls:,} calls"
+            of = "" if self._calls is None else f" of {self._calls:,}"
+            done = f"{self._answered:,}{of} calls"
             print(f"{self._title}: {done}, {now - self._started:.0f} s", file=self._file)
             self._file.flush()
 
@@ -71,7 +72,7 @@ class LineWatch(Watch):
 class BarWatch(Watch):
     """A live bar that goes away when it is full."""
 
-    def __init__(self, title: str, calls: int) -> None:
+    def __init__(self, title: str, calls: int | None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
@@ -103,8 +104,8 @@ class BarWatch(Watch):
         self._bar.advance(self._task, calls)
 
 
-def watch(title: str, calls: int, *, quiet: bool) -> Watch:
-    """What to tell of an evaluation with so many `calls`."""
+def watch(title: str, calls: int | None, *, quiet: bool) -> Watch:
+    """What to tell of an evaluation with so many `calls`; None: nobody knows before."""
     if quiet:
         return SilentWatch()
     title = one_line(title, 40)

@@ -53,6 +53,8 @@ def export(system: System, folder: str | Path) -> None:
     unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
         unfinished.mkdir(parents=True)
+        if not system.fixed:
+            system.policy.save(unfinished)
         written = [_weights(expert, unfinished, k) for k, expert in enumerate(experts, start=1)]
         roles = [role.model_dump() for role in {**system.pool.roles, **system.roles}.values()]
         lines = [f"name = {_toml(system.pool.name)}"]
@@ -64,8 +66,6 @@ def export(system: System, folder: str | Path) -> None:
         if system.fixed:
             graph = system.graph.to_json(indent=2)
             (unfinished / GRAPH).write_text(graph + "\n", encoding="utf-8")
-        else:
-            system.policy.save(unfinished)
         unfinished.rename(folder)
     except BaseException as error:
         shutil.rmtree(unfinished, ignore_errors=True)

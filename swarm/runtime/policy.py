@@ -136,7 +136,8 @@ class Policy(ABC):
         if not drop:
             raise PoolError(
                 f"policy `{self.name}` was fitted with {named}, which pool `{pool.name}` does not "
-                "have: put it back, fit again, or go on without by `drop=True`"
+                "have: put it back, fit again, or go on without by `drop=True` "
+                "(`--drop`)"
             )
         return self.without(gone)
 
@@ -238,7 +239,7 @@ def _read(document: Any, packed: bytes, where: str) -> Policy:
     if not isinstance(document, Mapping):
         raise InputError(f"{where} must hold a JSON object: save the policy again")
     name = document.get("policy")
-    if name not in POLICIES:
+    if not isinstance(name, str) or name not in POLICIES:
         raise InputError(
             f"{where}: key `policy`: `{name}` is not a policy{did_you_mean(str(name), POLICIES)}: "
             f"it must be one of {', '.join(f'`{each}`' for each in POLICIES)}"

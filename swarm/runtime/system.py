@@ -420,7 +420,7 @@ async def aevaluate_policy(
         )
     described = {
         **_described(task, pool, split, limit),
-        "policy": described_policy(policy),
+        "policy": {**described_policy(policy), "source": policy.fingerprint.hex()},
         **wording(pool, sorted(policy.experts), roles),
         **(settings or {}),
     }
@@ -429,8 +429,11 @@ async def aevaluate_policy(
         evaluator = Evaluator(task, split, pool, scheduler, roles=roles, limit=limit)
         evaluation = await route(evaluator, policy)
         with opened.transaction():
-            for number, part in enumerate(evaluation.parts):
-                opened.add_evaluation(run, evaluator.record(part, {"graph": number}))
+            records = [
+                evaluator.record(part, {"graph": number, "policy": policy.name})
+                for number, part in enumerate(evaluation.parts)
+            ]
+            opened.add_evaluations(run, records)
             if evaluation.asked:
                 opened.save_state(run, {"asked": asked_state(evaluation)})
         summary.update(evaluation.summary().as_dict(), run=run)

@@ -251,35 +251,50 @@ class Store:
 
         The answers its keys name are stored before it or after it in the same transaction.
         """
-        with self.transaction():
-            self._add_graph_and_questions(evaluation)
-            number = self._insert_one(
-                tables.Evaluation,
-                run_id=run,
-                graph=evaluation.graph.digest,
-                split=evaluation.split,
-                task=evaluation.task,
-                score=float(evaluation.score),
-                size=len(evaluation.positions),
-                info=evaluation.info,
-                created_at=datetime.now(UTC),
-            )
-            self._bulk(tables.Trace, _trace_rows(number, evaluation))
-            self._bulk(tables.Call, _call_rows(number, evaluation))
+        [number] = self.add_evaluations(run, [evaluation])
         return number
 
-    def _add_graph_and_questions(self, evaluation: EvaluationRecord) -> None:
-        graph = evaluation.graph
-        if graph.digest not in self._stored:
-            self._bulk(tables.Graph, [(graph.digest, escape(graph.to_json()))])
-            self._stored.add(graph.digest)
+    def add_evaluations(self, run: int, evaluations: Sequence[EvaluationRecord]) -> list[int]:
+        """Record many evaluations at once; returns their ids in the same order."""
+        if not evaluations:
+            return []
+        statement = insert(tables.Evaluation).returning(
+            tables.Evaluation.id, sort_by_parameter_order=True
+        )
+        now = datetime.now(UTC)
+        rows = [
+            {
+                "run_id": run,
+                "graph": evaluation.graph.digest,
+                "split": evaluation.split,
+                "task": evaluation.task,
+                "score": float(evaluation.score),
+                "size": len(evaluation.positions),
+                "info": evaluation.info,
+                "created_at": now,
+            }
+            for evaluation in evaluations
+        ]
+        with self.transaction():
+            self._add_graphs_and_questions(evaluations)
+            numbers = list(self._connection.scalars(statement, rows))
+            numbered = list(zip(numbers, evaluations, strict=True))
+            self._bulk(tables.Trace, [row for n, each in numbered for row in _trace_rows(n, each)])
+            self._bulk(tables.Call, [row for n, each in numbered for row in _call_rows(n, each)])
+        return numbers
+
+    def _add_graphs_and_questions(self, evaluations: Sequence[EvaluationRecord]) -> None:
+        graphs = {each.graph.digest: each.graph for each in evaluations}
+        missing = sorted(graphs.keys() - self._stored)
+        self._bulk(tables.Graph, [(key, escape(graphs[key].to_json())) for key in missing])
         new = {
             question.digest: question
-            for question in evaluation.questions
+            for each in evaluations
+            for question in each.questions
             if question.digest not in self._stored
         }
         self._bulk(tables.Question, [_question_row(new[digest]) for digest in sorted(new)])
-        self._stored.update(new)
+        self._stored.update(missing, new)
 
     def _insert_one(self, row: type[tables.Base], **values: Any) -> int:
         """Insert a row; returns the id the database gave it."""

@@ -47,7 +47,7 @@ def test_the_python_of_the_readme_runs(tmp_path):
     assert (tmp_path / "found" / "pool.toml").is_file()
 
 
-@pytest.mark.parametrize("job", ["role_step.toml", "hetero_swarm.toml"])
+@pytest.mark.parametrize("job", ["role_step.toml", "hetero_swarm.toml", "wording.toml"])
 def test_job_files_can_be_run(job, tmp_path):
     script = str(Path(sys.executable).with_name("swarm"))
     out = run(script, "optimize", str(ROOT / "examples" / job), "--dry-run", cwd=tmp_path)

@@ -176,7 +176,7 @@ def watch(session):
     around(StoreRecorder, "record")
     for name in (
         *("add_experts", "add_batches", "add_answers"),  # one transaction
-        *("add_evaluation", "save_state"),  # one transaction
+        *("add_evaluations", "save_state"),  # one transaction
         *("start_run", "resume_run", "finish_run"),
     ):
         around(Store, name, before=False)

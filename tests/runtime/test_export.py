@@ -9,7 +9,9 @@ import pytest
 
 import swarm
 from swarm.agents.mixing import Mixer
-from swarm.errors import InputError
+from swarm.errors import InputError, PoolError
+from swarm.optimizers.outcomes import Outcomes
+from swarm.optimizers.wording import WordingOptimizer
 
 pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -68,3 +70,41 @@ def test_a_function_cannot_be_exported(tmp_path):
     pool = swarm.Pool([swarm.Expert.scripted("f", lambda m: "x")])
     with pytest.raises(InputError, match="`f` is a Python function"):
         swarm.single("f", pool=pool).export(tmp_path / "found")
+
+
+def test_a_policy_and_what_it_chooses_from(system, tmp_path):
+    task = swarm.Task.load(ZOO / "skills.toml")
+    learned = Outcomes(
+        [example.prompt for example in task.dev],
+        list(system.pool),
+        np.random.default_rng(0).random((len(task.dev), 3)),
+        np.zeros((len(task.dev), 3)),
+    )
+    policy = WordingOptimizer().learn(learned)
+    chosen = swarm.System(policy, system.pool)
+    chosen.export(tmp_path / "found")
+    assert sorted(p.name for p in (tmp_path / "found").iterdir()) == [
+        "experts",
+        "policy.json",
+        "policy.safetensors",
+        "pool.toml",
+    ]
+    moved = (tmp_path / "found").rename(tmp_path / "elsewhere")
+    again = swarm.System.load(moved)
+    assert list(again.pool) == list(policy.experts)
+    questions = [e.prompt for e in task.dev[:20]]
+    traces = chosen.batch(questions)
+    assert len({trace.graph for trace in traces}) > 1
+    assert [trace[:2] for trace in again.batch(questions)] == [trace[:2] for trace in traces]
+    with pytest.raises(PoolError, match="`mirror@2`"):
+        swarm.System.load(moved, pool=again.pool.subset("gap", "double@2"))
+    less = swarm.System.load(moved, pool=again.pool.subset("gap", "double@2"), drop=True)
+    assert less.policy.experts == ("gap", "double@2")
+
+
+def test_a_graph_is_loaded_with_its_pool(system, tmp_path):
+    system.export(tmp_path / "found")
+    assert swarm.System.load(tmp_path / "found").graph == system.graph
+    (tmp_path / "found" / "graph.json").unlink()
+    with pytest.raises(InputError, match="no policy is there"):
+        swarm.System.load(tmp_path / "found")

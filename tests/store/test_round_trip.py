@@ -48,6 +48,15 @@ def test_an_evaluation(store, record):
 
 
 @shared
+@given(st.lists(samples.evaluations(), max_size=4))
+def test_many_evaluations_at_once(store, records):
+    run = store.start_run("evaluation", "x", {})
+    numbers = store.add_evaluations(run, records)
+    assert [view.id for view in store.evaluations(run)] == numbers
+    assert [store.recorded(number) for number in numbers] == records
+
+
+@shared
 @given(st.lists(samples.answers, max_size=4))
 def test_answers(store, records):
     store.add_experts([samples.EXPERT])
