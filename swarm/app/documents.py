@@ -120,11 +120,13 @@ def in_order(trace: TraceView) -> list[CallView]:
 def shortened(graph: AgentGraph, call: CallView) -> list[Document]:
     """What was left out of a call's prompt so that it fits: of whose response how many characters
     are left at its end, of how many. Empty, too, for a record that can't be read."""
+    if call.shortened is None:
+        return []
     predecessors = graph.predecessors(call.agent.name)
     try:
-        cuts = read_cuts(call.shortened) if call.shortened else ()
+        cuts = read_cuts(call.shortened)
     except ValueError:
-        cuts = ()
+        return []
     return [
         {"agent": predecessors[number - 1].name, "kept": kept, "of": of}
         for number, kept, of in cuts
