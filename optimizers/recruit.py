@@ -36,15 +36,16 @@ from swarm.tasks.scorers.registry import SCORERS, get_scorer
 
 
 class RecruitSettings(BaseModel):
-    """How experts are recruited; the defaults are the paper's."""
+    """How experts are recruited."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     k: int = Field(3, ge=1)
     """How many experts answer a question."""
-    replacement: bool = True
-    """Whether an expert may be drawn for a question more than once: it then answers as often, each
-    time with a draw of its own if it samples. As published."""
+    replacement: bool = False
+    """Whether an expert may be drawn for a question more than once, as published: it then answers
+    as often, each time with a draw of its own if it samples. Ours recruits others, whose mistakes
+    are others (`benchmarks/symbolic_moe.py` compares)."""
     trim: float = Field(0.05, ge=0, lt=1)
     """Experts with less than this share of all recruitments are replaced; 0: none."""
     temperature: float = Field(0.5, gt=0)
@@ -53,9 +54,9 @@ class RecruitSettings(BaseModel):
     """How often the annotator is asked about a question."""
     said: int = Field(2, ge=1)
     """In how many of these a keyword must occur."""
-    aggregator: Literal["task", "question"] = "task"
-    """Whether one expert aggregates for the whole task, as published, or for each question the one
-    that has aggregated best where the same skills were asked for."""
+    aggregator: Literal["task", "question"] = "question"
+    """Whether one expert aggregates for the whole task, as published, or, ours, for each question
+    the one that has aggregated best where the same skills were asked for."""
     seed: int = Field(0, ge=0)
     role: str = DEFAULT_ROLE
     """Of the recruited."""

@@ -28,6 +28,9 @@ from swarm.optimizers.skills import words_of
 from swarm.runtime.runtime import gather
 from swarm.tasks import Example, Task
 
+AS_PUBLISHED = {"replacement": True, "aggregator": "task"}
+"""What `reference` sets."""
+
 
 class SymbolicMoESettings(RecruitSettings, PolicySettings):
     """How experts are recruited, and where the skills of a question come from: an annotator, a tag,
@@ -52,6 +55,16 @@ class SymbolicMoESettings(RecruitSettings, PolicySettings):
     final: Literal["aggregator", "vote"] = "aggregator"
     """Who gives the final answer: the aggregator, as published, or the most frequent answer of the
     recruited, as the task's scorer reads answers."""
+
+    reference: bool = False
+    """Recruits as published: with replacement, and one aggregator for the task."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_published(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("reference") is True:
+            return {**AS_PUBLISHED, **given}
+        return given
 
     @model_validator(mode="after")
     def _check_source(self) -> SymbolicMoESettings:

@@ -29,6 +29,7 @@ QUESTIONS = [f"{skill} {i}" for i in range(20) for skill in SKILLS]
 
 
 def policy(source=None, **settings):
+    settings = {"replacement": True, "aggregator": "task", **settings}
     return Recruiter(
         "abcd",
         SKILLS,
