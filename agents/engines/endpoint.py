@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from swarm.agents.served import Served
 from swarm.errors import ConfigError
 from swarm.settings_file import Settings, settings_error
 
@@ -36,6 +37,9 @@ class ServerOptions(Settings):
     client: Literal["direct", "litellm"] | None = None
     """Who speaks to the endpoint. None: directly where there is a `url` and `model` says that it
     speaks OpenAI's protocol (``openai/NAME``), which takes a tenth of LiteLLM's time."""
+
+    served: Served | None = None
+    """What stands behind it, where `swarm pool up` runs the server (set by the pool)."""
 
     @field_validator("url")
     @classmethod
