@@ -8,9 +8,9 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 
 from swarm.agents import standing, weights
 from swarm.errors import ConfigError, PoolError, did_you_mean
@@ -75,23 +75,6 @@ class Server(Settings):
                 'must be a share above 0 and up to 1, or a size such as "20GiB" (of the KV cache)'
             )
         return value
-
-    @field_validator("args")
-    @classmethod
-    def _check_args(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for arg in value:
-            name = arg.partition("=")[0].replace("_", "-")
-            if name in OURS:
-                raise ValueError(f"`{name}` can't be given here: {OURS[name]}")
-        return value
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.command and self.python:
-            raise ValueError("has a `python` and a `command`: give one of them")
-        if self.by_itself and self.args:
-            raise ValueError("`args` are for vLLM: put them into `command`")
-        return self
 
     @property
     def by_itself(self) -> bool:
@@ -354,7 +337,23 @@ def server_tables(tables: Sequence[dict[str, Any]], file: Path) -> list[Server]:
         if isinstance(name := table.get("name"), str):
             where += f" ({name})"
         try:
-            servers.append(Server.model_validate(table))
+            server = Server.model_validate(table)
         except ValidationError as error:
             raise settings_error(where, error, Server) from None
+        if problem := _problem(server):
+            raise ConfigError(f"`{where}`: {problem}")
+        servers.append(server)
     return servers
+
+
+def _problem(server: Server) -> str | None:
+    """What is wrong between keys. Flags and variables may hold secrets: no value is shown."""
+    for arg in server.args:
+        name = arg.partition("=")[0].replace("_", "-")
+        if name in OURS:
+            return f"key `args`: `{name}` can't be given here: {OURS[name]}"
+    if server.command and server.python:
+        return "has a `python` and a `command`: give one of them"
+    if server.by_itself and server.args:
+        return "key `args` is for vLLM: put them into `command`"
+    return None

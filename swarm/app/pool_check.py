@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 DEFAULT_QUESTION = "What is 2 plus 3? Answer with the number."
-DEADLINE = 30.0
+DEADLINE = 60.0
 """Seconds after which an expert behind HTTP is given up here."""
 
 

@@ -95,7 +95,7 @@ class Upped(Looked):
             while not self.starting.gone:
                 now = standing.current(standing.place(self.pool))
                 if now is not None and not quiet:
-                    _tell_changes(err, before, now, self.pool)
+                    _tell_changes(err, before, now)
                 before = now or before
                 time.sleep(PAUSE)
         except KeyboardInterrupt:
@@ -251,12 +251,10 @@ def _starting(state: PoolStanding, now: float) -> RenderableType:
     return table
 
 
-def _tell_changes(
-    err: Console, before: PoolStanding | None, now: PoolStanding, pool: Path | None = None
-) -> None:
+def _tell_changes(err: Console, before: PoolStanding | None, now: PoolStanding) -> None:
     for server in now.servers:
         old = before.server(server.name) if before else None
-        if old is not None and old.phase == server.phase:
+        if old is not None and (old.phase, old.restarts) == (server.phase, server.restarts):
             continue
         why = f": {server.note}" if server.note and server.phase != "healthy" else ""
         err.print(one_line(f"{server.name}: {server.phase} (port {server.port}){why}"))

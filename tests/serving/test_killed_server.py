@@ -83,8 +83,9 @@ def test_nothing_is_lost_and_nothing_asked_twice(world, tmp_path, seed):
                 kill(pid)
                 killed.append(pid)
                 until(
-                    lambda pid=pid: (s := world.state.server("s0")).pid != pid
-                    and s.phase == "healthy",
+                    lambda pid=pid: (
+                        (s := world.state.server("s0")).pid != pid and s.phase == "healthy"
+                    ),
                     "the next server",
                 )
                 answered = done()
