@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -237,8 +236,9 @@ def _starting(state: PoolStanding, now: float) -> RenderableType:
     from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
-    for _ in range(3):
-        table.add_column(no_wrap=True)
+    longest = max(len(one_line(server.name, 30)) for server in state.servers)
+    for width in (longest, len("restarting"), len("1234 s")):
+        table.add_column(no_wrap=True, width=width)
     table.add_column(no_wrap=True, overflow="ellipsis")
     for server in state.servers:
         started = server.started_at
@@ -286,7 +286,7 @@ def show(out: Console, looked: Looked) -> None:
         table.add_column(column, overflow="fold")
     for column in ("port", "pid", "restarts", "requests"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("since", no_wrap=True)
+    table.add_column("healthy for", justify="right", no_wrap=True)
     for server in looked.state.servers:
         table.add_row(
             one_line(server.name),
@@ -297,7 +297,7 @@ def show(out: Console, looked: Looked) -> None:
             str(server.pid or "-"),
             str(server.restarts),
             _requests(looked.requests.get(server.name)),
-            _when(server.healthy_since),
+            _time_since(server.healthy_since),
         )
     out.print(table)
     for server in looked.state.servers:
@@ -308,8 +308,8 @@ def show(out: Console, looked: Looked) -> None:
 
 
 def _base(model: str) -> str:
-    """Short: the last two parts of a folder."""
-    return "/".join(Path(model).parts[-2:])
+    """Short: of a folder its own name."""
+    return Path(model).name if Path(model).is_absolute() else model
 
 
 def _names(names: list[str]) -> str:
@@ -325,5 +325,11 @@ def _requests(requests: Requests | None) -> str:
     return f"{requests.done:,}" + (f" (+{now})" if now else "")
 
 
-def _when(time_: float | None) -> str:
-    return "-" if time_ is None else f"{datetime.fromtimestamp(time_):%Y-%m-%d %H:%M:%S}"
+def _time_since(moment: float | None) -> str:
+    if moment is None:
+        return "-"
+    minutes, seconds = divmod(int(max(0.0, time.time() - moment)), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} days"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

@@ -50,6 +50,7 @@ class World:
 
     def write(self, servers=1, experts=None, table="", **fake):
         """`fake` is what `fake_vllm` is told; `table` more lines of the first server."""
+        fake["parent"] = os.getpid()  # servers must not outlive tests that are killed
         args = [word for key, value in fake.items() for word in ("--fake", f"{key}={value}")]
         text = ['name = "letters"', "[defaults]", 'engine = "server"', 'prompt = "compact"']
         text += ["[defaults.options]", "concurrency = 4"]

@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -55,11 +56,12 @@ def letter(name, prompt):
 
 class Log:
     def __init__(self, path):
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._file = path and os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def write(self, *entry):
-        os.write(self._file, json.dumps(entry).encode() + b"\n")
-        os.fsync(self._file)
+        if self._file is not None:
+            os.write(self._file, json.dumps(entry).encode() + b"\n")
+            os.fsync(self._file)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -134,9 +136,18 @@ class Server(ThreadingHTTPServer):
         pass
 
 
+def watch(parent):
+    """Ends this and its supervisor when the tests have gone."""
+    while Path(f"/proc/{parent}").exists():
+        time.sleep(1)
+    os.kill(os.getppid(), signal.SIGTERM)
+
+
 def main():
     given = arguments()
     fake = given.fake
+    if "parent" in fake:
+        threading.Thread(target=watch, args=[int(fake["parent"])], daemon=True).start()
     say(f"INFO: loading {given.model}")
     if "child" in fake:  # as vLLM's engine core: it would outlive this process
         code = (
@@ -152,7 +163,7 @@ def main():
     if "forever" in fake:
         time.sleep(600)
     time.sleep(float(fake.get("start", 0)))
-    Handler.given, Handler.log = given, Log(fake.get("log", os.devnull))
+    Handler.given, Handler.log = given, Log(fake.get("log"))
     server = Server((given.host, given.port), Handler)
     say("INFO: serving")
     if "die" in fake:

@@ -74,7 +74,7 @@ def test_from_up_to_down(cli, world):
     assert "letters: up after " in out
     assert "s0: starting (port " in err
     assert "s1: healthy (port " in err
-    for shown in ("s0", "s1", "world/base", "a, c, e", "b, d, f", "healthy"):
+    for shown in ("s0", "s1", "base", "a, c, e", "b, d, f", "healthy"):
         assert shown in out
 
     again = cli("pool", "up", "pool.toml")
@@ -190,7 +190,7 @@ class TestCheck:
     def test_served_experts(self, cli, world):
         world.write(experts="ab")
         cli("pool", "up", "pool.toml")
-        code, out, err = cli("pool", "check", "pool.toml", "--question", "abc", "--json")
+        code, out, _ = cli("pool", "check", "pool.toml", "--question", "abc", "--json")
         assert code == 0, out
         document = json.loads(out)
         assert (document["question"], document["well"]) == ("abc", True)

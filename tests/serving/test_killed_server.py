@@ -70,12 +70,14 @@ def test_nothing_is_lost_and_nothing_asked_twice(world, tmp_path, seed):
     world.up()
     rng, killed, over = random.Random(seed), [], threading.Event()
 
+    def done():
+        return logs[1].read_text().count('"left"') if logs[1].exists() else 0
+
     def shoot():
         answered = 0
         while len(killed) < KILLS and not over.is_set():
             # Only a server that has answered something since the last time is in the job's midst.
             answered += rng.randint(2, 15)
-            done = lambda: logs[1].exists() and logs[1].read_text().count('"left"')  # noqa: E731
             until(lambda goal=answered: over.is_set() or done() >= goal, "answers")
             time.sleep(rng.uniform(0, 0.08))
             pid = world.pid()

@@ -235,7 +235,7 @@ class TestCommand:
         assert shares(server("a", memory=0.5), server("b")) == [0.5, 0.4]
         assert shares(server("a", devices=[0]), server("b", devices=[1])) == [None, None]
         own = [server("a", memory=0.6), server("b", memory=0.5)]
-        with pytest.raises(ConfigError, match="`a`, `b` want 1.1 of device default"):
+        with pytest.raises(ConfigError, match=r"`a`, `b` want 1\.1 of device default"):
             shares(*own)
         assert shares(server("a", memory=0.6, devices=[0]), server("b", memory=0.5, devices=1))
 
