@@ -223,30 +223,30 @@ class _Table:
 
     def show(self, state: PoolStanding | None) -> None:
         if state is not None:
-            self._live.update(_starting(state, time.time()), refresh=True)
+            self._live.update(_starting(state, time.time(), self._live.console.width), refresh=True)
 
 
 def _progress(*, quiet: bool) -> _Lines | _Table:
     return _Table() if sys.stderr.isatty() and not quiet else _Lines(quiet=quiet)
 
 
-def _starting(state: PoolStanding, now: float) -> RenderableType:
+def _starting(state: PoolStanding, now: float, width: int) -> RenderableType:
     """What each server is doing."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
     longest = max(len(one_line(server.name, 30)) for server in state.servers)
-    for width in (longest, len("restarting"), len("1234 s")):
-        table.add_column(no_wrap=True, width=width)
-    table.add_column(no_wrap=True, overflow="ellipsis")
+    left = max(10, width - longest - len("  restarting  1234 s  "))
+    for _ in range(4):
+        table.add_column(no_wrap=True)
     for server in state.servers:
         started = server.started_at
         table.add_row(
             one_line(server.name, 30),
             _phase(server.phase),
             Text("" if started is None else f"{now - started:.0f} s"),
-            Text(one_line(logs.doing(Path(server.log)), 300), "dim"),
+            Text(one_line(logs.doing(Path(server.log)), left), "dim"),
         )
     return table
 
