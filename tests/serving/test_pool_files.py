@@ -10,7 +10,6 @@ import pytest
 import swarm
 from swarm.agents import standing
 from swarm.agents.expert import Pool
-from swarm.agents.served import DEADLINE
 from swarm.errors import ConfigError, PoolError
 from swarm.serving.plan import plan
 
@@ -45,7 +44,6 @@ class TestExperts:
         for expert in pool.values():
             assert expert.adapter is None
             assert expert.options["url"] == "http://127.0.0.1:8123/v1"
-            assert expert.options["deadline"] == DEADLINE
         assert pool["a"].options["served"]["adapter"] == str(world.folder / "adapters/a")
 
     def test_what_an_expert_says_itself_counts(self, world):
