@@ -208,7 +208,7 @@ class ServerEngine(Engine):
                         continue
                     wait = self._wait(tries, failure)
                     if coming:
-                        wait = min(wait, SOON)
+                        wait = min(wait, SOON, options.deadline / 2)
                     late = asyncio.get_running_loop().time() + wait >= (limit.when() or 0)
                     if late or not failure.passing:
                         break

@@ -92,7 +92,7 @@ class TestUp:
 
     def test_wrong_flags(self, world):
         world.write(table="")
-        text = world.file.read_text().replace("args = [", 'args = ["--wrong-flag"]')
+        text = world.file.read_text().replace("args = [", 'args = ["--wrong-flag", ')
         world.file.write_text(text)
         assert "error: unrecognized arguments: --wrong-flag" in refused(world)
 
