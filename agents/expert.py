@@ -29,6 +29,7 @@ from swarm.agents.memory import Memory
 from swarm.agents.messages import Messages, Usage
 from swarm.agents.prompt import STYLES, PromptStyle
 from swarm.agents.role import Role
+from swarm.agents.served import Served, ServedExperts, server_tables
 from swarm.errors import ConfigError, InputError, PoolError, did_you_mean
 from swarm.settings_file import read_settings, settings_error
 
@@ -223,11 +224,17 @@ class Expert(BaseModel):
         engine = ENGINES.get(self.engine)
         for option in engine.sending if engine else ():
             config["options"].pop(option, None)
+        served = Served.of(self)
+        if served is not None:
+            del config["options"]["served"]
+            config["options"].pop("url", None)
         digest = hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=32)
         if (source := self.source) is not None:
             digest.update(b"\0recording\0" + source.recording.digest + source.model.encode())
             return digest.digest()
-        for part in (self.model, self.adapter):
+        if served is not None:
+            digest.update(b"\0served\0" + served.digest)
+        for part in (self.model, self.adapter) if served is None else ():
             folder = Path(part) if part else None
             if folder and (engine is None or engine.reads_weights) and folder.is_dir():
                 digest.update(b"\0folder\0" + weights.folder_digest(folder))
@@ -290,6 +297,8 @@ class _PoolFile(BaseModel):
     """Any key of an expert, for those that do not give it themselves."""
     experts: list[dict[str, Any]]
     roles: list[Role] = Field(default_factory=list)
+    servers: list[dict[str, Any]] = Field(default_factory=list)
+    """See `swarm.agents.served`."""
     memory: Any = None
     """What models may take on a device: a number of them, or bytes, or a table of these."""
 
@@ -353,6 +362,7 @@ class Pool(Mapping[str, Expert]):
         """
         path = Path(path)
         file = read_settings(path, _PoolFile)
+        served = ServedExperts(path, server_tables(file.servers, path))
         experts = []
         for i, entry in enumerate(file.experts):
             merged = {**file.defaults, **entry}
@@ -360,7 +370,9 @@ class Pool(Mapping[str, Expert]):
                 tables = [given[table] for given in (file.defaults, entry) if table in given]
                 if tables and all(isinstance(each, dict) for each in tables):
                     merged[table] = {k: v for each in tables for k, v in each.items()}
-            experts.append(_expert(merged, f"{path}: expert {i + 1}", path.parent))
+            where = f"{path}: expert {i + 1}"
+            named = f"`{path}`: expert `{merged.get('name', i + 1)}`"
+            experts.append(_expert(served.entry(merged, named), where, path.parent))
         try:
             return cls(experts, name=file.name, roles=file.roles, memory=file.memory)
         except (ConfigError, PoolError) as error:

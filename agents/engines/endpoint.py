@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from swarm.agents.engines.determinism import Determinism
+from swarm.agents.served import Served
 from swarm.errors import ConfigError
 from swarm.settings_file import Settings, settings_error
 
@@ -41,6 +42,9 @@ class ServerOptions(Settings):
     """What an endpoint of one's own promises, where it is known: ``bitwise`` of one that computes
     every request as if it were alone (vLLM with `VLLM_BATCH_INVARIANT=1`), ``replay-only`` of one
     that hands requests on to somebody else's models. None: ``seeded``."""
+
+    served: Served | None = None
+    """What stands behind it, where `swarm pool up` runs the server (set by the pool)."""
 
     @field_validator("url")
     @classmethod

@@ -13,9 +13,9 @@ LIST = "model_prices_and_context_window_backup.json"
 
 def listed(model: str) -> tuple[float, float] | None:
     """USD per million tokens read and written by LiteLLM's name of a model; None: not listed."""
-    entry = _entry(model)
     try:
-        read, written = entry["input_cost_per_token"], entry["output_cost_per_token"]
+        found = entry(model) or {}
+        read, written = found["input_cost_per_token"], found["output_cost_per_token"]
         return round(read * 1e6, 9), round(written * 1e6, 9)
     except (KeyError, TypeError):  # priced by the second or the picture, or only in tiers
         return None
@@ -23,15 +23,15 @@ def listed(model: str) -> tuple[float, float] | None:
 
 def listed_context(model: str) -> int | None:
     """How many tokens a model can read, by the same list; None: it is not said."""
-    found = _entry(model).get("max_input_tokens")
+    found = (entry(model) or {}).get("max_input_tokens")
     return found if isinstance(found, int) else None
 
 
-def _entry(model: str) -> dict[str, Any]:
-    """What the list says of a model; nothing, where it does not have it."""
+def entry(model: str) -> dict[str, Any] | None:
+    """All that the list says of a model, by LiteLLM's name of it; None: it is not listed."""
     host, _, name = model.partition("/")
-    entry = _list().get(model) or _list().get(name, {})
-    return entry if model in _list() or entry.get("litellm_provider") == host else {}
+    found = _list().get(model) or _list().get(name, {})
+    return found if model in _list() or found.get("litellm_provider") == host else None
 
 
 @functools.cache

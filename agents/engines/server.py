@@ -26,6 +26,7 @@ from swarm.agents.engines.prices import listed, listed_context
 from swarm.agents.engines.prompt_lengths import Endpoint, PromptLengths, estimate
 from swarm.agents.engines.stops import Cut, cut
 from swarm.agents.messages import Messages, Request, Response, Usage
+from swarm.agents.served import require_up
 from swarm.errors import ConfigError, EngineError, PoolError, RequestError
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 LONGEST_WAIT = 30.0
 """Seconds between two attempts, where the server does not ask for more."""
+SOON = 2.0
+"""The same, while a server of the pool's own is being started again: that costs nobody anything."""
 
 Finish = Literal["stop", "length", "other"]
 _FINISH: dict[str, Finish] = {"stop": "stop", "length": "length"}
@@ -100,6 +103,7 @@ class ServerEngine(Engine):
                 f"expert `{expert.name}`: the environment variable `{name}`, which must hold its "
                 f"API key, is not set: `export {name}=…`"
             )
+        require_up(expert)
 
     @classmethod
     def list_price(cls, expert: Expert) -> tuple[float, float] | None:
@@ -227,11 +231,21 @@ class ServerEngine(Engine):
                         if tries == 1:  # what it waited before is none of the server's
                             now = asyncio.get_running_loop().time()
                             limit.reschedule(now + options.deadline)
+                        coming = False
                         try:
                             left_out = endpoint.left_out | unknown
                             answer = await _attempt(request, endpoint, left_out, handing)
                         except Exception as error:  # each of the libraries has its own
                             failure = endpoint.client.failure(error, options)
+                            if failure.status is None and failure.passing and options.served:
+                                # It is waited for as long as it is being started again, and no
+                                # longer: the deadline is for servers that are up.
+                                why, coming = options.served.supervision()
+                                if why is not None:
+                                    failure = Failure(why, passing=False)
+                                elif coming:
+                                    now = asyncio.get_running_loop().time()
+                                    limit.reschedule(now + options.deadline)
                         else:
                             throttle.accepted()
                             endpoint.left_out |= unknown
@@ -246,6 +260,8 @@ class ServerEngine(Engine):
                         unknown |= new
                         continue
                     wait = self._wait(tries, failure)
+                    if coming:
+                        wait = min(wait, SOON, options.deadline / 2)
                     late = asyncio.get_running_loop().time() + wait >= (limit.when() or 0)
                     if late or not failure.passing:
                         break

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from swarm.app.bare import BARE, BarePool
+from swarm.app.pool import app as pool_commands
 from swarm.app.settings import DEFAULTS, FLAG, LAST_RUN, Chosen, choose
 from swarm.errors import DivergenceError, InputError, SwarmError
 
@@ -28,6 +29,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(pool_commands, name="pool")
 
 StoreOption = Annotated[
     str | None,

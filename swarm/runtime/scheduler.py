@@ -359,6 +359,9 @@ class Scheduler:
                     answers = await self._ask(engine, experts, asked, named, loaded, say)
                 for i, answer in zip(batch, answers, strict=True):
                     outcomes[i] = answer
+                if any(isinstance(answer, EngineError) for answer in answers):
+                    for expert in experts:
+                        engine.require(expert)  # what was there at first may have gone
                 loaded = Loaded()  # the first batch bears the load
         filled = iter(outcomes)
         for group, places in asks:
