@@ -13,12 +13,21 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from swarm.agents import weights
 from swarm.agents.engines.base import Engine
+from swarm.agents.engines.checkpoints import (
+    Prefetch,
+    adapter_folder,
+    is_quantised,
+    weights_folder,
+    width_of,
+)
 from swarm.agents.engines.codec import first_line
-from swarm.agents.engines.vllm_core import GIB, Core, VllmOptions, plan_core, settle
+from swarm.agents.engines.vllm_core import GIB, Core, VllmOptions, device_memory, plan_core, settle
 from swarm.agents.messages import Request, Response
 from swarm.errors import EngineError, MissingPackageError
 
@@ -26,6 +35,11 @@ if TYPE_CHECKING:
     from swarm.agents.expert import Expert
 
 T = TypeVar("T")
+
+ALLOWANCE = 1.1
+"""What a base takes beside its weights, its adapters and its KV cache, as a factor."""
+UTILIZATION = 0.92
+"""vLLM's own default of `gpu_memory_utilization`."""
 
 
 class VllmEngine(Engine):
@@ -58,6 +72,8 @@ class VllmEngine(Engine):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
         self._starting = threading.Lock()
+        self._ahead: Prefetch | None = None
+        self._reader = ThreadPoolExecutor(1, "prefetch")
 
     @classmethod
     def unavailable(cls) -> str | None:
@@ -77,6 +93,40 @@ class VllmEngine(Engine):
     @classmethod
     def check(cls, expert: Expert, who: str) -> None:
         VllmOptions.of(expert, who)
+
+    def size(self, base: str, experts: Sequence[Expert]) -> int | None:
+        """All that vLLM takes at once, KV cache and room for adapters included: the part of the
+        device that `gpu_memory_utilization` says, or the weights and `kv_cache`."""
+        options = VllmOptions.of(experts[0], f"expert `{experts[0].name}`")
+        if options.kv_cache is None:
+            return int(device_memory() * (options.gpu_memory_utilization or UTILIZATION))
+        folder = weights_folder(experts[0])
+        if folder is None:
+            return None
+        width = None if is_quantised(folder) else width_of(options.dtype)
+        adapters = [weights.size(adapter_folder(e)) for e in experts if e.overlay is not None]
+        room = options.max_loras * max(adapters, default=0)
+        return int(ALLOWANCE * weights.size(folder, width) + room + options.kv_cache * GIB)
+
+    async def prefetch(self, base: str, experts: Sequence[Expert]) -> bool:
+        if base in self._cores:
+            return False
+        if base in self._asleep:
+            return True  # that is where it is
+        self.forget()
+        # vLLM reads by itself, in another process: more than to have its files at hand can't be.
+        ahead = self._ahead = Prefetch(base, keep=False)
+        ahead.read = self._reader.submit(ahead.go, experts[0])
+        try:
+            return await asyncio.wrap_future(ahead.read)
+        except asyncio.CancelledError:
+            ahead.stop.set()
+            raise
+
+    def forget(self) -> None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.stop.set()
 
     async def load(self, base: str, experts: Sequence[Expert]) -> None:
         await self._do(self._load(experts))
@@ -101,6 +151,7 @@ class VllmEngine(Engine):
         return await self._do(self._generate(requests)) if requests else []
 
     async def close(self) -> None:
+        self.forget()
         await self._do(self._close())
 
     async def _do(self, work: Coroutine[Any, Any, T]) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -19,7 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from swarm.agents import weights
 from swarm.agents.engines.chat_tokenizer import ChatTokenizer
+from swarm.agents.engines.checkpoints import weights_folder
 from swarm.agents.engines.codec import Codec, first_line
 from swarm.agents.messages import Request, Response
 from swarm.errors import EngineError, RequestError
@@ -144,7 +147,7 @@ class Core:
             self.codec = _codec(model)
             with _starting(folder, offline=Path(model).is_dir()):
                 self._engine = _start(model, plan, adapters)
-            self.size = _size(model)
+            self.size = weights.size(weights_folder(expert) or Path(model))
             """Bytes of its weights."""
         except Exception as error:  # each of the libraries has its own
             reason = _root_cause(folder) or first_line(error)
@@ -332,15 +335,6 @@ def _codec(model: str) -> Codec:
     return Codec(ChatTokenizer.load(model), config, generation)
 
 
-def _size(model: str) -> int:
-    folder = Path(model)
-    if not folder.is_dir():  # what was just loaded from a hub is here
-        from huggingface_hub import snapshot_download
-
-        folder = Path(snapshot_download(model, allow_patterns=["*.json"], local_files_only=True))
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-
-
 def _start(model: str, plan: Plan, adapters: int) -> Any:
     from vllm import AsyncEngineArgs
     from vllm.platforms import current_platform
@@ -407,6 +401,15 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 """How a core begins: it is to end when this process does, even by SIGKILL. It would wait for ever,
 and hold the device's memory."""
+
+
+@functools.cache
+def device_memory() -> int:
+    """Bytes of the device that vLLM runs on; asked without making this process one of its users."""
+    settle()
+    from vllm.platforms import current_platform
+
+    return int(current_platform.get_device_total_memory())
 
 
 def settle() -> None:

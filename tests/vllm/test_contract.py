@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
+from contextlib import contextmanager
+
 import pytest
 from engine_contract import EngineContract, ask, greedy
 from real_server import CONTEXT, ZOO, at
@@ -28,6 +34,30 @@ class OnTheZoo(EngineContract):
     def prompts(self):
         return PROMPTS
 
+    @pytest.fixture
+    def words(self):
+        return ["12", "double", "times", "gap", "mirror", "pass", "a", "plus", "07"]
+
+
+@contextmanager
+def when(under_way, do):
+    """Does it on a thread as soon as something is under way."""
+    over = threading.Event()
+
+    def wait():
+        while not over.is_set() and not under_way():
+            time.sleep(0.001)
+        if not over.is_set():
+            do()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
 
 class TestInProcess(OnTheZoo):
     @pytest.fixture
@@ -46,6 +76,17 @@ class TestInProcess(OnTheZoo):
         return Request(experts[1], ask("pass " * 250)), told
 
     @pytest.fixture
+    def sabotage(self):
+        @contextmanager
+        def killed(engine):
+            [core] = engine._cores.values()
+            [process] = core._engine.engine_core.resources.engine_manager.processes
+            with when(core._engine.get_num_unfinished_requests, process.kill):
+                yield
+
+        return killed
+
+    @pytest.fixture
     def broken(self, tmp_path):
         return Expert(name="gone", engine="vllm", model=str(tmp_path / "gone"), sampling=greedy())
 
@@ -58,7 +99,12 @@ class TestServer(OnTheZoo):
     @pytest.fixture
     def experts(self, server):
         return [
-            at(server, Expert(name=name, model=str(ZOO / "base"), sampling=greedy()))
+            at(
+                server,
+                Expert(name=name, model=str(ZOO / "base"), sampling=greedy()),
+                timeout=20,
+                deadline=20,
+            )
             for name in NAMES
         ]
 
@@ -67,12 +113,25 @@ class TestServer(OnTheZoo):
         return Request(experts[1], ask("pass " * 250)), ["`times_lo`", "400", str(CONTEXT)]
 
     @pytest.fixture
+    def sabotage(self, server):
+        @contextmanager
+        def stuck(engine):
+            group = server.process.pid
+            try:
+                with when(server.under_way, lambda: os.killpg(group, signal.SIGSTOP)):
+                    yield
+            finally:
+                os.killpg(group, signal.SIGCONT)
+
+        return stuck
+
+    @pytest.fixture
     def broken(self, server, experts):
         options = {"url": "http://127.0.0.1:1/v1", "deadline": 0.3}
         return experts[0].model_copy(update={"options": options})
 
-    def test_an_engine_that_cannot_answer_says_so(self, engine, broken):
+    def test_an_engine_that_cannot_answer_says_so(self, engine, broken, words):
         # There is no engine that fails as a whole: each request fails for itself.
-        [answer] = self.generate(engine, [Request(broken, ask("12"))])
+        [answer] = self.generate(engine, [Request(broken, ask(words[0]))])
         assert isinstance(answer, EngineError)
         assert "\n" not in str(answer)
