@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
+from pathlib import Path
 
 import pytest
 from engine_contract import ask, greedy
 
+from swarm.agents import weights
 from swarm.agents.engines import create_engine, vllm
 from swarm.agents.engines.vllm import VllmEngine
 from swarm.agents.engines.vllm_core import Plan, VllmOptions, plan_core
 from swarm.agents.expert import Expert, Pool
 from swarm.agents.messages import Request
 from swarm.errors import ConfigError, EngineError, MissingPackageError
+
+ZOO = Path(__file__).parents[2] / "examples" / "zoo"
 
 
 @pytest.fixture
@@ -141,3 +145,34 @@ def test_none_sleeps_where_there_is_no_room(monkeypatch, engine):
         return core
 
     assert asyncio.run(work()).done == ["end"]
+
+
+def test_what_a_base_takes(engine, monkeypatch):
+    monkeypatch.setattr(vllm, "device_memory", lambda: 80 * GIB)
+    half = expert(options={"gpu_memory_utilization": 0.5})
+    assert engine.size(half.base, [half]) == 40 * GIB
+    assert engine.size("vllm:org/base", [expert()]) == int(0.92 * 80 * GIB)
+    options = {"kv_cache": 2, "max_loras": 3, "dtype": "float32"}
+    base = expert(model=str(ZOO / "base"), options=options)
+    gap = expert(model=str(ZOO / "base"), adapter=str(ZOO / "adapters" / "gap"), options=options)
+    alone, together = (engine.size(base.base, experts) for experts in ([base], [base, gap]))
+    numbers = (ZOO / "base" / "model.safetensors").stat().st_size
+    assert 2 * GIB + numbers < alone < 2 * GIB + 1.2 * numbers
+    assert together - alone == 3 * weights.size(ZOO / "adapters" / "gap")
+    assert engine.size("vllm:org/base", [expert(options={"kv_cache": 2})]) is None  # not here yet
+
+
+def test_files_are_read_ahead_of_bases_that_are_neither_loaded_nor_asleep(engine, monkeypatch):
+    monkeypatch.setattr(vllm, "Core", Sleeper)
+    base = expert(model=str(ZOO / "base"))
+
+    async def work():
+        fresh = await engine.prefetch(base.base, [base])
+        await engine.load(base.base, [base])
+        loaded = await engine.prefetch(base.base, [base])
+        await engine.unload(base.base)
+        asleep = await engine.prefetch(base.base, [base])
+        await engine.close()
+        return fresh, loaded, asleep
+
+    assert asyncio.run(work()) == (True, False, True)

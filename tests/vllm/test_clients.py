@@ -1,4 +1,4 @@
-"""LiteLLM against a real vLLM server, as the `server` engine uses it."""
+"""Both clients of the `server` engine, the direct one and LiteLLM, against a real vLLM server."""
 
 from __future__ import annotations
 
@@ -28,13 +28,18 @@ def generate(engine, requests):
     return asyncio.run(work())
 
 
-@pytest.fixture
-def gap(server, pool):
-    return at(server, pool["gap"])
+@pytest.fixture(params=["direct", "litellm"])
+def client(request):
+    return request.param
 
 
 @pytest.fixture
-def litellm():
+def gap(server, pool, client):
+    return at(server, pool["gap"], client=client)
+
+
+@pytest.fixture
+def http():
     return ServerEngine(backoff=0.05)
 
 
@@ -42,38 +47,49 @@ def sampled(expert, **changes):
     return expert.model_copy(update={"sampling": greedy(**changes)})
 
 
-def test_usage_and_text_are_those_of_the_transformers_engine(litellm, transformers, pool, gap):
-    [answer] = generate(litellm, [Request(gap, ask(QUESTION))])
+def test_usage_and_text_are_those_of_the_transformers_engine(http, transformers, pool, gap):
+    [answer] = generate(http, [Request(gap, ask(QUESTION))])
     [expected] = generate(transformers, [Request(pool["gap"], ask(QUESTION))])
     assert (answer.text, answer.finish) == (expected.text, expected.finish)
     read, written = expected.usage
     assert answer.usage == Usage(read, written + 1)  # it counts the token that ends it
 
 
-def test_stop_strings(litellm, gap):
-    [answer] = generate(litellm, [Request(sampled(gap, stop=("=",)), ask(QUESTION))])
+def test_stop_strings(http, gap):
+    [answer] = generate(http, [Request(sampled(gap, stop=("=",)), ask(QUESTION))])
     assert (answer.text.strip(), answer.finish) == ("a gap 02 09", "stop")
     assert answer.usage.completion_tokens == 5
 
 
-def test_seeds(litellm, gap):
+def test_seeds(http, gap):
     warm = sampled(gap, temperature=2.0)
     draws = [Request(warm, ask("12"), draw) for draw in range(6)]
-    texts = [[answer.text for answer in generate(litellm, draws)] for _ in range(2)]
+    texts = [[answer.text for answer in generate(http, draws)] for _ in range(2)]
     assert texts[0] == texts[1]
     assert len(set(texts[0])) > 3
 
 
-def test_a_model_that_is_not_served_is_named(litellm, server):
-    expert = at(server, Expert(name="nobody", model="nobody", sampling=greedy()))
-    [answer] = generate(litellm, [Request(expert, ask(QUESTION))])
+def test_an_answer_in_pieces(http, gap):
+    async def read():
+        return [step async for step in http.stream(Request(gap, ask(QUESTION)))]
+
+    *pieces, whole = asyncio.run(read())
+    assert len(pieces) > 1
+    assert "".join(pieces) == whole.text == "a gap 02 09 = 07 , a 07"
+    assert whole.usage.completion_tokens == 10
+
+
+def test_a_model_that_is_not_served_is_named(http, server, client):
+    nobody = Expert(name="nobody", model="nobody", sampling=greedy())
+    expert = at(server, nobody, client=client)
+    [answer] = generate(http, [Request(expert, ask(QUESTION))])
     assert isinstance(answer, RequestError)
     assert "`nobody`" in str(answer)
     assert "404" in str(answer)
 
 
 def test_an_adapter_that_was_exported_answers_as_its_mixture_does_in_memory(
-    litellm, transformers, engine, in_process, pool, server, tmp_path
+    http, transformers, engine, in_process, pool, server, tmp_path
 ):
     coefficients = [0.0] * len(pool)
     for name, c in (("plus_lo", 0.4), ("plus_hi", 0.4), ("mirror", 0.2)):
@@ -98,4 +114,4 @@ def test_an_adapter_that_was_exported_answers_as_its_mixture_does_in_memory(
     exported = in_process["gap"].model_copy(update={"name": "mixed", "adapter": str(folder)})
     assert [a.text for a in generate(engine, [Request(exported, p) for p in prompts])] == expected
     behind = at(server, mixed)
-    assert [a.text for a in generate(litellm, [Request(behind, p) for p in prompts])] == expected
+    assert [a.text for a in generate(http, [Request(behind, p) for p in prompts])] == expected
