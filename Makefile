@@ -1,13 +1,14 @@
-# make demo   real language models are wired into a graph that beats the best of them alone
-# make test   all tests
-# make check  lint, format, types, import order
-# Each installs what it needs into .venv first.
+# make demo       real language models are wired into a graph that beats the best of them alone
+# make test       all tests
+# make test-vllm  tests against a real vLLM on the CPU; installs it into .venv-vllm if it can
+# make check      lint, format, types, import order
+# Each installs what it needs first, into .venv if nothing else is said.
 
 PYTHON ?= python3
 BIN := .venv/bin
 TREE := build/tree/swarm
 
-.PHONY: demo test check format install clean
+.PHONY: demo test test-vllm check format install clean
 .DELETE_ON_ERROR:
 
 demo: .venv/ready
@@ -15,6 +16,9 @@ demo: .venv/ready
 
 test: .venv/ready
 	$(BIN)/python -m pytest $(ARGS)
+
+test-vllm:
+	@PYTHON=$(PYTHON) tests/vllm/run $(ARGS)
 
 check: .venv/ready $(TREE)
 	$(BIN)/ruff check .
@@ -45,4 +49,4 @@ $(TREE):
 	for name in agents graphs optimizers; do ln -s ../../../$$name $(TREE)/$$name; done
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-vllm build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

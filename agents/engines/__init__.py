@@ -39,6 +39,13 @@ ENGINES: dict[str, EngineEntry] = {
         reads_weights=True,
         sending=frozenset({"device"}),
     ),
+    "vllm": EngineEntry(
+        "swarm.agents.engines.vllm",
+        "VllmEngine",
+        "vLLM in this process, for GPUs: adapters mixed, bases asleep in host memory",
+        reads_weights=True,
+        sending=frozenset({"gpu_memory_utilization", "kv_cache", "max_model_len", "max_loras"}),
+    ),
     "server": EngineEntry(
         "swarm.agents.engines.server",
         "ServerEngine",

@@ -45,6 +45,15 @@ class Engine(ABC):
         """Why this engine can't be used here (a package is missing), or None."""
         return None
 
+    @classmethod
+    def runs_on(cls) -> str | None:
+        """The kind of device that it would run on here, if it knows; may import slow packages.
+
+        Raises:
+            EngineError: all packages are there, but it can't run here.
+        """
+        return None
+
     @classmethod  # noqa: B027
     def check(cls, expert: Expert, who: str) -> None:
         """Whether `expert`, called `who` in messages, is one that this engine can understand.

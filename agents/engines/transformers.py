@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from swarm.agents import weights
 from swarm.agents.engines.base import Engine, Lengths
@@ -25,8 +25,9 @@ from swarm.agents.engines.checkpoints import (
     weights_folder,
     width_of,
 )
+from swarm.agents.engines.codec import BURST, Codec, first_line, positions
 from swarm.agents.engines.determinism import Determinism
-from swarm.agents.messages import Messages, Request, Response, Usage
+from swarm.agents.messages import Messages, Request, Response
 from swarm.errors import (
     ConfigError,
     EngineError,
@@ -47,8 +48,6 @@ NO_ADAPTER = "__base__"
 """peft's name for "none" in `adapter_names`."""
 BATCH_TOKENS = {"cpu": 8_192}
 """On a CPU small batches are faster: what is worked on stays in its caches."""
-BURST = 8
-"""How many tokens are written before the rows that are done leave the batch."""
 TOKENIZERS = 8
 """How many tokenizers are kept for counting."""
 ALONE = 64
@@ -185,7 +184,7 @@ class TransformersEngine(Engine):
                 self._tokenizers.popitem(last=False)
             return [len(row) or 1 for row in self._tokenizers[model].encode(prompts)]
         except Exception as error:  # each of the libraries has its own
-            told = f"the tokens of a prompt for `{model}` can't be counted: {_first_line(error)}"
+            told = f"the tokens of a prompt for `{model}` can't be counted: {first_line(error)}"
             raise EngineError(told) from error
 
     async def load(self, base: str, experts: Sequence[Expert]) -> None:
@@ -320,7 +319,7 @@ class TransformersEngine(Engine):
             answers[i] = base.response(requests[i], len(prompts[i]), tokens, share)
 
 
-class _Base:
+class _Base(Codec):
     """One base model on its device, with the adapters that were asked for."""
 
     def __init__(
@@ -341,26 +340,20 @@ class _Base:
             "dtype": dtype or ("auto" if device != "cpu" else torch.float32),
         }
         try:
-            self._chat = ChatTokenizer.load(model)
-            self.tokenizer = self._chat.tokenizer
+            chat = ChatTokenizer.load(model)
             self.model = load_model(expert, options, prefetched)
             self.model.to(device).eval().requires_grad_(False)
         except torch.OutOfMemoryError:
             raise OutOfMemoryError(f"`{model}` does not fit on `{device}`") from None
         except Exception as error:  # each of the libraries has its own
-            raise EngineError(f"`{model}` can't be loaded: {_first_line(error)}") from error
+            raise EngineError(f"`{model}` can't be loaded: {first_line(error)}") from error
         self.path = model
         self.device = device
-        self.context: int = _positions(self.model.config) or 1 << 30
-        eos = self.model.generation_config.eos_token_id
-        self.eos: set[int] = set(eos if isinstance(eos, list) else [eos]) - {None}
-        known = (self.tokenizer.pad_token_id, *self.eos, 0)
-        self.pad: int = next(token for token in known if token is not None)
+        super().__init__(chat, self.model.config, self.model.generation_config)
         self._limit = adapters
         self._adapters: OrderedDict[str, str] = OrderedDict()
         """`Expert.overlay` → name in peft, least recently used first."""
         self._named = 0
-        self._prompts: dict[Messages, list[int]] = {}
 
     def load_adapters(self, experts: Mapping[str | None, Expert]) -> dict[str | None, EngineError]:
         """Loads those that are not; returns what is wrong with those that can't be.
@@ -378,7 +371,7 @@ class _Base:
             except Exception as error:  # each of the libraries has its own
                 what = f"`{expert.adapter}`" if expert.mixture is None else f"of `{expert.name}`"
                 broken[overlay] = EngineError(
-                    f"adapter {what} can't be loaded on `{self.path}`: {_first_line(error)}"
+                    f"adapter {what} can't be loaded on `{self.path}`: {first_line(error)}"
                 )
         while len(self._adapters) > max(self._limit, len(wanted)):
             _, name = self._adapters.popitem(last=False)
@@ -412,25 +405,12 @@ class _Base:
         self.model.eval().requires_grad_(False)
         self._adapters[overlay] = name
 
-    def forget_prompts(self) -> None:
-        self._prompts.clear()
-
-    def encode(self, prompts: Sequence[Messages]) -> list[list[int]]:
-        """Token ids of each prompt.
-
-        They are remembered until `forget_prompts`: first a plan wants them, then a batch.
-        """
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._prompts]
-        ids = self._chat.encode(new)
-        self._prompts.update(zip(new, (row or [self.pad] for row in ids), strict=True))
-        return [self._prompts[prompt] for prompt in prompts]
-
     def generate(
         self, requests: Sequence[Request], prompts: Sequence[list[int]]
     ) -> list[list[int]]:
         """The tokens written for each prompt, what comes after its end included.
 
-        Goes in bursts: between two of them the rows that are done leave the batch.
+        Goes in bursts of tokens: between two of them the rows that are done leave the batch.
         """
         import torch
 
@@ -505,28 +485,8 @@ class _Base:
         return (
             len(tokens) >= how.max_tokens
             or not self.eos.isdisjoint(tokens)
-            or any(stop in self._text(tokens) for stop in how.stop)
+            or any(stop in self.text(tokens) for stop in how.stop)
         )
-
-    def _text(self, tokens: Sequence[int]) -> str:
-        text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        return text
-
-    def response(self, request: Request, read: int, tokens: list[int], seconds: float) -> Response:
-        how = request.expert.sampling
-        ends = (k for k, token in enumerate(tokens[: how.max_tokens]) if token in self.eos)
-        end = next(ends, None)
-        tokens = tokens[: how.max_tokens if end is None else end]
-        text = self._text(tokens)
-        found = [at for at in map(text.find, how.stop) if at >= 0]
-        if found:
-            text = text[: min(found)]
-            # No more tokens are counted than it took to write the stop string.
-            lengths = range(max(0, len(tokens) - BURST), len(tokens))
-            stopped = (n for n in lengths if any(s in self._text(tokens[:n]) for s in how.stop))
-            tokens = tokens[: next(stopped, len(tokens))]
-        finish: Literal["stop", "length"] = "length" if end is None and not found else "stop"
-        return Response(text.strip(), Usage(read, len(tokens)), finish, seconds)
 
 
 class GumbelSampling:
@@ -574,20 +534,12 @@ class GumbelSampling:
         return logs - torch.log(-torch.log(uniform)).to(logs)
 
 
-def _positions(config: Any) -> int | None:
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
-
-
 def _positions_of(model: str) -> int | None:
     """From the model's config, without its weights; None where that can't be read: whoever loads
     the model will say so."""
     from transformers import AutoConfig
 
     try:
-        return _positions(AutoConfig.from_pretrained(model, trust_remote_code=False))
+        return positions(AutoConfig.from_pretrained(model, trust_remote_code=False))
     except Exception:  # each of the libraries has its own
         return None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from swarm.agents.engines import ENGINES
 from swarm.agents.expert import Expert
-from swarm.errors import SwarmError
+from swarm.errors import EngineError, SwarmError
 from swarm.store import Store
 from swarm.store.database import parse_url, sqlite_path
 
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
 PACKAGES = {
     "core": ("agent-swarm", "langgraph", "numpy", "pydantic", "pyswarms", "sqlalchemy", "alembic"),
     "local": ("torch", "transformers", "peft", "safetensors"),
+    "vllm": ("vllm",),
     "hosted": ("litellm",),
     "plot": ("matplotlib",),
     "data": ("datasets",),
     "postgres": ("psycopg",),
 }
 """By what they are for."""
-EXTRAS = ("local", "plot", "data", "postgres")
+EXTRAS = ("local", "vllm", "plot", "data", "postgres")
 """Those of them that are only installed when asked for."""
 
 
@@ -92,10 +94,10 @@ def require_engines(experts: Iterable[Expert]) -> None:
 
 
 def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    for name in (package, f"{package}-cpu"):  # vLLM is built under another name for each device
+        with suppress(PackageNotFoundError):
+            return version(name)
+    return None
 
 
 def _engine(name: str) -> Finding:
@@ -105,7 +107,11 @@ def _engine(name: str) -> Finding:
     except ImportError as error:
         return Finding(name, False, f"can't be imported: {error}")
     if missing is None:
-        return Finding(name, True, entry.summary)
+        try:
+            device = entry.load().runs_on()
+        except EngineError as error:
+            return Finding(name, False, str(error))
+        return Finding(name, True, f"{entry.summary} (here: {device})" if device else entry.summary)
     extras = [extra for extra, names in PACKAGES.items() if missing in names and extra in EXTRAS]
     install = f"'agent-swarm[{extras[0]}]'" if extras else missing
     return Finding(name, False, f"needs the package `{missing}`: pip install {install}")
