@@ -25,8 +25,9 @@ from swarm.agents.engines.checkpoints import (
     weights_folder,
     width_of,
 )
-from swarm.agents.engines.codec import BURST, Codec, first_line, positions
+from swarm.agents.engines.codec import BURST, Codec, first_line
 from swarm.agents.engines.determinism import Determinism
+from swarm.agents.engines.local_lengths import LocalLengths
 from swarm.agents.messages import Messages, Request, Response
 from swarm.errors import (
     ConfigError,
@@ -48,8 +49,6 @@ NO_ADAPTER = "__base__"
 """peft's name for "none" in `adapter_names`."""
 BATCH_TOKENS = {"cpu": 8_192}
 """On a CPU small batches are faster: what is worked on stays in its caches."""
-TOKENIZERS = 8
-"""How many tokenizers are kept for counting."""
 ALONE = 64
 """Requests from which an adapter gets batches of its own: applying one adapter to a batch is faster
 than applying several to their rows, if the rows are many enough."""
@@ -98,11 +97,7 @@ class TransformersEngine(Engine):
         self._thread = ThreadPoolExecutor(1, "transformers")
         self._ahead: Prefetch | None = None
         self._reader = ThreadPoolExecutor(1, "prefetch")
-        # Prompts are counted on another: they must not wait for a batch, nor share its tokenizer.
-        self._counting = ThreadPoolExecutor(1, "tokenizers")
-        self._tokenizers: OrderedDict[str, ChatTokenizer] = OrderedDict()
-        """`Expert.model` → its tokenizer, least recently used first."""
-        self._contexts: dict[str, int | None] = {}
+        self._lengths = LocalLengths()
 
     @classmethod
     def unavailable(cls) -> str | None:
@@ -164,28 +159,10 @@ class TransformersEngine(Engine):
 
     async def context(self, expert: Expert) -> int | None:
         """The positions that the model has by its config, or fewer where the expert says so."""
-        if expert.model not in self._contexts:
-            work = self._counting.submit(_positions_of, expert.model)
-            self._contexts[expert.model] = await asyncio.wrap_future(work)
-        has = self._contexts[expert.model]
-        return min((n for n in (expert.context, has) if n is not None), default=None)
+        return await self._lengths.context(expert.model, expert.context)
 
     async def count(self, expert: Expert, prompts: Sequence[Messages]) -> Lengths:
-        work = self._counting.submit(self._count, expert.model, prompts)
-        counted: list[int] = await asyncio.wrap_future(work)
-        return Lengths(counted, exact=True)
-
-    def _count(self, model: str, prompts: Sequence[Messages]) -> list[int]:
-        try:
-            if model not in self._tokenizers:
-                self._tokenizers[model] = ChatTokenizer.load(model)
-            self._tokenizers.move_to_end(model)
-            while len(self._tokenizers) > TOKENIZERS:
-                self._tokenizers.popitem(last=False)
-            return [len(row) or 1 for row in self._tokenizers[model].encode(prompts)]
-        except Exception as error:  # each of the libraries has its own
-            told = f"the tokens of a prompt for `{model}` can't be counted: {first_line(error)}"
-            raise EngineError(told) from error
+        return await self._lengths.count(expert.model, prompts)
 
     async def load(self, base: str, experts: Sequence[Expert]) -> None:
         await self._do(self._load, experts[0])
@@ -532,14 +509,3 @@ class GumbelSampling:
             logs[order[mass_before >= how.top_p]] = -torch.inf
         uniform = torch.rand(logs.shape, generator=self._generators[row]).clamp_(min=1e-20)
         return logs - torch.log(-torch.log(uniform)).to(logs)
-
-
-def _positions_of(model: str) -> int | None:
-    """From the model's config, without its weights; None where that can't be read: whoever loads
-    the model will say so."""
-    from transformers import AutoConfig
-
-    try:
-        return positions(AutoConfig.from_pretrained(model, trust_remote_code=False))
-    except Exception:  # each of the libraries has its own
-        return None

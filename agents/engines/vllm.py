@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from swarm.agents import weights
-from swarm.agents.engines.base import Engine
+from swarm.agents.engines.base import Engine, Lengths
 from swarm.agents.engines.checkpoints import (
     Prefetch,
     adapter_folder,
@@ -27,8 +27,10 @@ from swarm.agents.engines.checkpoints import (
     width_of,
 )
 from swarm.agents.engines.codec import first_line
+from swarm.agents.engines.determinism import Determinism
+from swarm.agents.engines.local_lengths import LocalLengths
 from swarm.agents.engines.vllm_core import GIB, Core, VllmOptions, device_memory, plan_core, settle
-from swarm.agents.messages import Request, Response
+from swarm.agents.messages import Messages, Request, Response
 from swarm.errors import EngineError, MissingPackageError
 
 if TYPE_CHECKING:
@@ -73,6 +75,7 @@ class VllmEngine(Engine):
         self._turn = asyncio.Lock()
         self._starting = threading.Lock()
         self._ahead: Prefetch | None = None
+        self._lengths = LocalLengths()
         self._reader = ThreadPoolExecutor(1, "prefetch")
 
     @classmethod
@@ -93,6 +96,20 @@ class VllmEngine(Engine):
     @classmethod
     def check(cls, expert: Expert, who: str) -> None:
         VllmOptions.of(expert, who)
+
+    @classmethod
+    def determinism(cls, expert: Expert) -> Determinism:
+        """Bitwise where vLLM computes every request as if it were alone, else seeded."""
+        invariant = os.environ.get("VLLM_BATCH_INVARIANT", "0") not in {"", "0"}
+        return Determinism.BITWISE if invariant else Determinism.SEEDED
+
+    async def context(self, expert: Expert) -> int | None:
+        """By the model's config, or fewer where the expert or its `max_model_len` says so."""
+        options = VllmOptions.of(expert, f"expert `{expert.name}`")
+        return await self._lengths.context(expert.model, expert.context, options.max_model_len)
+
+    async def count(self, expert: Expert, prompts: Sequence[Messages]) -> Lengths:
+        return await self._lengths.count(expert.model, prompts)
 
     def size(self, base: str, experts: Sequence[Expert]) -> int | None:
         """All that vLLM takes at once, KV cache and room for adapters included: the part of the
