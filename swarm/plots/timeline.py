@@ -74,7 +74,7 @@ def plot_timeline(run: RunView, batches: Sequence[BatchView]) -> Figure:
         taken = loads(batches)
         axes.set_yticks(range(len(rows)), [names[base] for base in rows], fontsize=7)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlim(0, clock(last))
+        axes.set_xlim(0, float(clock(last)))
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("seconds" + (", idle time cut out (dotted)" if clock.cuts else ""))
         axes.spines["left"].set_visible(False)
@@ -143,7 +143,10 @@ def _draw(axes: Axes, spans: Sequence[_Span], clock: _Clock, colour: str, high: 
     corners = [[begin, low], [begin, top], [end, top], [end, low]]
     axes.add_collection(
         PolyCollection(
-            np.array(corners).transpose(2, 0, 1), facecolor=colour, edgecolor=colour, linewidth=0.3
+            list(np.array(corners).transpose(2, 0, 1)),
+            facecolor=colour,
+            edgecolor=colour,
+            linewidth=0.3,
         )
     )
 
