@@ -428,6 +428,10 @@ class Pool(Mapping[str, Expert]):
     def subset(self, *names: str) -> Pool:
         """A pool of these experts, in this order."""
         experts = (self[name] for name in names)
+        return self.of(experts)
+
+    def of(self, experts: Iterable[Expert]) -> Pool:
+        """A pool of these experts, with this one's name, roles and memory."""
         return Pool(experts, name=self.name, roles=self.roles.values(), memory=self.memory)
 
     @property

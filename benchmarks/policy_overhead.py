@@ -75,7 +75,7 @@ async def measure(rounds: int, n: int) -> dict[str, list[float]]:
     while len(graphs) < n:
         chosen = rng.permutation(names)[: RECRUITED + 1].tolist()
         graphs[star(chosen)] = None
-    different, runtime = list(graphs), swarm.Runtime(resident=EXPERTS)
+    different, runtime = list(graphs), swarm.Runtime(memory=EXPERTS)
     questions = [f"question number {i}" for i in range(n)]
     records = [{"question": question, "answer": "x"} for question in questions]
     task = swarm.Task.from_records("overhead", lambda example, text: 1.0, test=records)

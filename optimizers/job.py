@@ -103,7 +103,8 @@ def open_job(
     """
     if budget is not None and pool is not None:
         budget.check(pool)
-    engine = (runtime or default_runtime()).residency.engine
+    memory = None if pool is None else pool.memory
+    engine = (runtime or default_runtime(memory)).residency.engine
     experts: Mapping[str, Expert] = pool or {}
     if store is None:
         account = Account(budget, pool=pool)

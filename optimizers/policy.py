@@ -126,7 +126,8 @@ class PolicyOptimizer(SettledOptimizer):
         budget: Budget | None = None,
     ) -> System:
         """See `Optimizer.fit`. Stopped before it has learned, it gives the best single expert."""
-        runtime, progress = runtime or default_runtime(), progress or default_progress()
+        runtime = runtime or default_runtime(pool.memory)
+        progress = progress or default_progress()
         select(task, split, limit)
         self.check(task, pool, split)
 

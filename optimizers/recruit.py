@@ -222,7 +222,7 @@ class Recruiter(Policy):
             for voters in range(1, self.how.k + 1)
             if _counter_name(voters) not in pool
         ]
-        return Pool([*pool.values(), *counters], name=pool.name, roles=pool.roles.values())
+        return pool.of([*pool.values(), *counters])
 
     @staticmethod
     def check_vote(scorer: Scorer) -> None:

@@ -258,7 +258,7 @@ def with_versions(pool: Pool, versions: Mapping[str, Version], mixer: Mixer | No
         else:
             mixer = mixer or Mixer(pool)
             experts.append(mixer.expert(positions[version.of], version.coefficients, name))
-    return Pool(experts, name=pool.name, roles=pool.roles.values(), memory=pool.memory)
+    return pool.of(experts)
 
 
 @dataclass(frozen=True)

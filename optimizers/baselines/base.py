@@ -155,7 +155,7 @@ class _Trials:
         """See `Score`. What was not scored before is evaluated and kept."""
         graphs = [each.graph for each in candidates]
         experts = {name: each.pool[name] for each in candidates for name in each.graph.experts}
-        pool = Pool(experts.values(), name=self.pool.name, roles=self.pool.roles.values())
+        pool = self.pool.of(experts.values())
         found, evaluations = await self.scores(graphs, pool)
         values = [score.low for score in found]
         self.step += 1

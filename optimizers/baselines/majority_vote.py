@@ -34,7 +34,7 @@ class MajorityVote(Baseline):
         examples = (example for split in task.splits.values() for example in split)
         known = {example.prompt: example for example in examples}
         count = vote_counter(name, pool, task.scorer, len(pool), known)
-        voting = Pool([*pool.values(), count], name=pool.name, roles=pool.roles.values())
+        voting = pool.of([*pool.values(), count])
         candidate = Candidate(star([*pool, name], roles=self._settings.role), voting)
         await score([candidate])
         return candidate

@@ -114,7 +114,7 @@ def with_found_experts(store: Store, run: RunView, pool: Pool) -> Pool:
     versions = {name: Version.from_json(each) for name, each in found.items() if name not in pool}
     moved = with_versions(pool, versions).values() if versions else ()
     experts = [*pool.values(), *moved, *made]
-    return Pool(experts, name=pool.name, roles=pool.roles.values(), memory=pool.memory)
+    return pool.of(experts)
 
 
 def asks_each(argument: str) -> bool:

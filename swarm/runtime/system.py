@@ -409,7 +409,7 @@ async def aevaluate_policy(
     Raises:
         PoolError: `pool` lacks experts of the policy.
     """
-    runtime = runtime or default_runtime()
+    runtime = runtime or default_runtime(pool.memory)
     policy = policy.fits(pool)
     pool = policy.extend(pool)
     select(task, split, limit)

@@ -37,6 +37,7 @@ class Cast(Pool):
     def __init__(self, experts):
         self.name = "cast"
         self.roles = {}
+        self.memory = None
         self._experts = {each.name: each for each in experts}
 
 
@@ -64,7 +65,7 @@ GRAPHS = [
 
 def runtime(resident=1):
     engine = Fake(limit=resident)
-    return Runtime({"fake": engine, "http": FakeHTTP()}, resident=resident), engine
+    return Runtime({"fake": engine, "http": FakeHTTP()}, memory=resident), engine
 
 
 @pytest.fixture(autouse=True)

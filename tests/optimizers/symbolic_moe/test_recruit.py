@@ -86,6 +86,7 @@ def test_tags():
         PROFILE,
         AGGREGATION,
         source=Source(tag="skill"),
+        settings=RecruitSettings(replacement=True),
         tags={"what?": ["times"]},
     )
     [graph, unknown] = tagged.graphs_for(["what?", "who?"])
@@ -143,6 +144,7 @@ def test_new_skills_stand_for_the_nearest_known():
         PROFILE,
         AGGREGATION,
         source=Source(tag="skill"),
+        settings=RecruitSettings(k=1),
         tags={"q": ["timess"], "r": ["minuss", "minus"]},
         vectors=encode(SKILLS),
         encode=encode,
