@@ -274,7 +274,9 @@ class System:
         how: dict[str, Any] = {"split": split, "limit": limit, "store": store, "name": name}
         how |= {"roles": self.roles, "runtime": self.runtime}
         if not self.fixed:
-            return await aevaluate_policy(self.policy, task, self.pool, **how)
+            # So that the policy of the new run can be found again: it is with the job.
+            source = {} if self.run is None else {"graph": str(self.run)}
+            return await aevaluate_policy(self.policy, task, self.pool, settings=source, **how)
         [evaluation] = await aevaluate([self.graph], task, self.pool, **how)
         return evaluation
 

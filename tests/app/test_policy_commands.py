@@ -212,6 +212,23 @@ def test_a_policy_that_was_fitted_again_is_not_taken_for_the_old_one(
     assert "is not the one that run 1 has scored" in refused.err
 
 
+def test_the_policy_of_an_evaluation_in_python_is_its_jobs(cli: Cli, colours: Path) -> None:
+    import swarm
+    from swarm.optimizers.wording import WordingOptimizer
+    from swarm.runtime.progress import Silent
+    from swarm.runtime.system import evaluate_policy
+
+    pool, task = swarm.Pool.load("colours.toml"), swarm.Task.load("ctask.toml")
+    system = WordingOptimizer().fit(task, pool, store="swarm.db", progress=Silent())
+    system.evaluate(task, store="swarm.db")
+    evaluate_policy(system.policy, task, pool, store="swarm.db")
+    arguments = ("--pool", "colours.toml", "--question", "is green 1?")
+    assert cli("run", "2", *arguments) == (0, "yes\n", "")
+    refused = cli("run", "3", *arguments)
+    assert refused.code == 2
+    assert "is on no record" in refused.err
+
+
 def test_a_folder_without_a_policy_is_named(cli: Cli, colours: Path) -> None:
     (colours / "empty").mkdir()
     refused = cli("run", "empty", "--pool", "colours.toml", "--question", "x")
