@@ -6,7 +6,9 @@ A chain of eight agents on the scripted engine, whose experts answer with a cons
 questions as one column, all included: prompts, scheduling, the engine's call, collecting answers.
 The plain program has the same eight nodes, each building the same prompt and calling the same
 function, and is invoked once a question. Both are compiled before and run in turn in one process;
-medians. A last row is a whole evaluation, compiled, scored and recorded in a store.
+medians. Two rows are with a limit on prompts: one that all are far from, as they should be, and one
+that is so near that a template must be counted and every prompt looked at. A last row is a whole
+evaluation, compiled, scored and recorded in a store.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from swarm.runtime.recording import StoreRecorder
 
 AGENTS = 8
 COLUMNS = (1, 32, 2000)
+CONTEXTS = {"far": 32_768, "near": 700}
+"""Tokens, for the rows with a limit."""
 PLAIN = 32
 """Questions that the plain program is asked: its cost a question does not depend on them."""
 
@@ -71,6 +75,10 @@ def plain_program(pool: swarm.Pool) -> Any:
     return builder.compile()
 
 
+def with_limit(expert: swarm.Expert, context: int) -> swarm.Expert:
+    return expert.model_copy(update={"context": context, "overflow": "shorten"})
+
+
 async def seconds(work: Callable[[], Awaitable[Any]]) -> float:
     gc.collect()  # each pays for its own garbage only
     started = time.perf_counter()
@@ -93,11 +101,21 @@ async def measure(rounds: int) -> dict[str, list[float]]:
     questions = {n: [f"question number {i}" for i in range(n)] for n in COLUMNS}
     task = task_of(2000)
     nodes = resolve(graph, pool)
+    limited = {
+        name: resolve(graph, swarm.Pool(with_limit(each, context) for each in pool.values()))
+        for name, context in CONTEXTS.items()
+    }
+
+    async def ours(name: str, n: int, nodes: Any) -> None:
+        scheduler = runtime.scheduler()
+        program = Program(graph, nodes, lambda: scheduler)
+        note(name, await seconds(lambda: program.run(questions[n])), n)
+
     for _ in range(rounds):
-        for n, column in questions.items():
-            scheduler = runtime.scheduler()
-            program = Program(graph, nodes, lambda s=scheduler: s)
-            note(f"ours, a column of {n}", await seconds(lambda p=program, c=column: p.run(c)), n)
+        for n in COLUMNS:
+            await ours(f"ours, a column of {n}", n, nodes)
+        for name, others in limited.items():
+            await ours(f"ours, a column of 2000, its limit {name}", 2000, others)
 
         async def one_by_one() -> None:
             for i in range(PLAIN):
@@ -128,7 +146,12 @@ def main() -> None:
     medians = {name: statistics.median(times[1:]) for name, times in found.items()}
     plain, ours = medians["plain LangGraph, one by one"], medians["ours, a column of 2000"]
     report(
-        {"us_2000": ours, "plain_over_ours": plain / ours, "agents": AGENTS},
+        {
+            "us_2000": ours,
+            "us_2000_limited": medians["ours, a column of 2000, its limit far"],
+            "plain_over_ours": plain / ours,
+            "agents": AGENTS,
+        },
         [
             {"what": name, "us_per_node_and_question": us, "plain_over_it": plain / us}
             for name, us in medians.items()

@@ -25,6 +25,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from swarm.agents.engines.base import Engine
+from swarm.agents.engines.determinism import Determinism
 from swarm.agents.messages import Request, Response, Usage
 from swarm.agents.recording import Recording
 from swarm.agents.replies import drawn, find_question, with_responses
@@ -77,6 +78,11 @@ class RecordedEngine(Engine):
             return None
         bill = _bill(source.recording, source.recording.model(source.model))
         return bill and (bill.read, bill.written)
+
+    @classmethod
+    def determinism(cls, expert: Expert) -> Determinism:
+        """A function of the recording, which is part of what the expert is."""
+        return Determinism.BITWISE
 
     async def generate(self, requests: Sequence[Request]) -> Sequence[Response | EngineError]:
         return [_answer(request) for request in requests]

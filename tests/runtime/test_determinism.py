@@ -201,7 +201,13 @@ def test_it_follows_from_the_batches(batches, expected):
 
 
 def test_every_engine_says_what_it_promises():
-    expected = {"scripted": BITWISE, "transformers": SEEDED, "server": REPLAY_ONLY}
+    expected = {
+        "recorded": BITWISE,
+        "scripted": BITWISE,
+        "server": REPLAY_ONLY,
+        "transformers": SEEDED,
+    }
+    assert expected.keys() <= ENGINES.keys()
     for name, promised in expected.items():
         expert = Expert(name="e", engine=name, model="host/model")
         assert ENGINES[name].load().determinism(expert) is promised
