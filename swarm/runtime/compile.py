@@ -18,6 +18,7 @@ from swarm.agents.prompt import Position
 from swarm.agents.role import Role, find_role
 from swarm.errors import EngineError
 from swarm.graphs.graph import AgentGraph
+from swarm.runtime.garbage import sparing_the_old
 from swarm.runtime.runtime import gather, run_sync
 from swarm.runtime.scheduler import Answers, Outcome, Participant, Scheduler
 
@@ -183,7 +184,8 @@ class Program:
         n = len(questions)
         width = min((engine.column for engine in engines if engine.column), default=max(n, 1))
         columns = [range(start, min(start + width, n)) for start in range(0, n, width)]
-        runs = await gather(self._run([questions[i] for i in rows]) for rows in columns)
+        with sparing_the_old():
+            runs = await gather(self._run([questions[i] for i in rows]) for rows in columns)
         return list(zip(columns, runs, strict=True))
 
     async def _run(self, questions: list[str]) -> GraphRun:
