@@ -28,6 +28,7 @@ from swarm.runtime.compile import (
     compile_graph,
     merge,
 )
+from swarm.runtime.garbage import sparing_the_old
 from swarm.runtime.runtime import gather
 from swarm.runtime.scheduler import Scheduler
 
@@ -198,7 +199,8 @@ async def run_together(
         for (_, shape, width), shared in lanes.items()
         for packet in _packets(shared, width)
     ]
-    await gather(_run(shape, packet) for shape, packet in packets)
+    with sparing_the_old():
+        await gather(_run(shape, packet) for shape, packet in packets)
     return columns
 
 
