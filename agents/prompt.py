@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import repeat
@@ -83,6 +83,13 @@ class PromptStyle:
             system = Message("system", role.instructions)
             return [(system, user) for user in users]
         return [(user,) for user in users]
+
+
+def with_choices(question: str, choices: Mapping[str, str] | None) -> str:
+    """A question as an agent is asked it: with its lettered choices, where there are any."""
+    if not choices:
+        return question
+    return "\n".join((question, *(f"{letter}. {text}" for letter, text in choices.items())))
 
 
 def _flat(texts: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from swarm.agents.expert import Expert, Pool, Price, Sampling
+    from swarm.agents.recording import Recording
     from swarm.agents.role import Role
     from swarm.errors import SwarmError
     from swarm.graphs.graph import Agent, AgentGraph
@@ -27,6 +28,7 @@ _EXPORTS = {
     "HeterogeneousSwarm": "swarm.optimizers.hetero_swarm",
     "Pool": "swarm.agents.expert",
     "Price": "swarm.agents.expert",
+    "Recording": "swarm.agents.recording",
     "Role": "swarm.agents.role",
     "RoleStep": "swarm.optimizers.role_step",
     "Runtime": "swarm.runtime.runtime",
@@ -51,6 +53,7 @@ __all__ = [
     "HeterogeneousSwarm",
     "Pool",
     "Price",
+    "Recording",
     "Role",
     "RoleStep",
     "Runtime",

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from swarm.agents.prompt import with_choices
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -29,6 +31,4 @@ class Example:
     @property
     def prompt(self) -> str:
         """The question as an agent is asked it: with its lettered choices, where there are any."""
-        if not self.choices:
-            return self.question
-        return "\n".join((self.question, *(f"{k}. {text}" for k, text in self.choices.items())))
+        return with_choices(self.question, self.choices)

@@ -6,16 +6,12 @@ Every reader yields ``(where, record)``, one at a time; `where` is what an error
 from __future__ import annotations
 
 import csv
-import gzip
-import io
-import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from swarm.errors import MissingPackageError, TaskError, did_you_mean
-from swarm.settings_file import shorten
+from swarm.errors import MissingPackageError, TaskError
+from swarm.json_lines import read_json_lines, read_lines
 from swarm.tasks.fields import Record
 
 HF = "hf:"
@@ -42,26 +38,13 @@ def read_source(source: str, split: str, folder: Path) -> Iterator[Located]:
 
 def read_jsonl(path: Path) -> Iterator[Located]:
     """One JSON object a line; blank lines are skipped."""
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        where = f"`{path}:{number}`"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise TaskError(
-                f"{where}: not valid JSON: {error.msg} (column {error.colno})"
-            ) from None
-        except (ValueError, RecursionError) as error:
-            raise TaskError(f"{where}: not valid JSON: {error}") from None
-        if not isinstance(record, dict):
-            raise TaskError(f"{where}: a line must be a JSON object, not `{shorten(line, 40)}`")
-        yield where, record
+    for number, record in read_json_lines(path, TaskError):
+        yield f"`{path}:{number}`", record
 
 
 def read_csv(path: Path) -> Iterator[Located]:
     """Comma-separated, the first line names the columns."""
-    reader = csv.DictReader(_lines(path), strict=True)
+    reader = csv.DictReader(read_lines(path, TaskError), strict=True)
     try:
         for record in reader:
             where = f"`{path}:{reader.line_num}`"
@@ -93,19 +76,3 @@ def read_hf(source: str, split: str) -> Iterator[Located]:
         raise TaskError(f"`{source}`: `{part}` can't be loaded: {problem}") from error
     for number, row in enumerate(rows, start=1):
         yield f"`{source}` row {number}", row
-
-
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            yield from io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-    except FileNotFoundError:
-        siblings = path.parent.iterdir() if path.parent.is_dir() else []
-        hint = did_you_mean(path.name, (sibling.name for sibling in siblings))
-        raise TaskError(f"`{path}`: no such file{hint}") from None
-    except UnicodeDecodeError as error:
-        raise TaskError(f"`{path}`: not UTF-8: {error.reason}; save the file as UTF-8") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise TaskError(f"`{path}`: not a whole gzip file: {error}") from None
-    except OSError as error:
-        raise TaskError(f"`{path}`: can't be read: {error.strerror}") from None
