@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType, FunctionType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -29,6 +29,10 @@ from swarm.agents.prompt import STYLES, PromptStyle
 from swarm.agents.role import Role
 from swarm.errors import ConfigError, PoolError, did_you_mean
 from swarm.settings_file import read_settings, settings_error
+
+if TYPE_CHECKING:
+    from swarm.agents.engines.recorded import Source
+    from swarm.agents.recording import Recording
 
 Script = Callable[[Messages], str]
 """What a scripted expert is: the messages of one request → the text of its answer."""
@@ -117,6 +121,7 @@ class Expert(BaseModel):
     """Whatever else the engine understands."""
 
     _script: Script | None = PrivateAttr(None)
+    _recorded: Source | None = PrivateAttr(None)
 
     @classmethod
     def scripted(cls, name: str, script: Script | Mapping[str, str], **settings: Any) -> Expert:
@@ -142,12 +147,27 @@ class Expert(BaseModel):
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         copy = type(self)(**{**fields, **(update or {})})
         copy._script = self._script
+        if copy.model == self.model:
+            copy._recorded = self._recorded
         return copy
 
     @property
     def script(self) -> Script | None:
         """The function behind a scripted expert."""
         return self._script
+
+    @functools.cached_property
+    def recorded(self) -> Source | None:
+        """The recording behind a recorded expert, and whose answers it gives.
+
+        Raises:
+            ConfigError: it is in a file that can't be read or is no recording.
+        """
+        if self.engine != "recorded" or self._recorded is not None:
+            return self._recorded
+        from swarm.agents.engines.recorded import open_source
+
+        return open_source(self.model, self.options.get("scale"))
 
     @property
     def style(self) -> PromptStyle:
@@ -186,6 +206,9 @@ class Expert(BaseModel):
         for option in engine.sending if engine else ():
             config["options"].pop(option, None)
         digest = hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=32)
+        if (source := self.recorded) is not None:
+            digest.update(b"\0recording\0" + source.recording.digest + source.model.encode())
+            return digest.digest()
         for part in (self.model, self.adapter):
             folder = Path(part) if part else None
             if folder and (engine is None or engine.reads_weights) and folder.is_dir():
@@ -302,6 +325,32 @@ class Pool(Mapping[str, Expert]):
         except (ConfigError, PoolError) as error:
             raise type(error)(f"`{path}`: {error}") from None
 
+    @classmethod
+    def recorded(
+        cls,
+        recording: Recording,
+        *,
+        models: Iterable[str] | None = None,
+        name: str = "recorded",
+        **settings: Any,
+    ) -> Pool:
+        """The models of a recording as experts that answer its questions, and no others.
+
+        See `swarm.agents.engines.recorded`. `models`: only these, in this order. `settings` go to
+        every expert: `sampling`, `prompt`, `price` (else it is what the recorded costs come to).
+        """
+        from swarm.agents.engines.recorded import Source
+
+        if models is not None:
+            models = [recording.models[recording.model(each)] for each in models]
+        experts = []
+        for model in recording.models if models is None else models:
+            place = f"recording:{recording.digest.hex()[:16]}:{model}"
+            expert = Expert(name=model, engine="recorded", model=place, **settings)
+            expert._recorded = Source(recording, model)
+            experts.append(expert)
+        return cls(experts, name=name)
+
     def __getitem__(self, name: str) -> Expert:
         try:
             return self._experts[name]
@@ -383,6 +432,8 @@ def _expert(entry: dict[str, Any], where: str, folder: Path) -> Expert:
             script=_load_script(expert.model, folder, where),
             **expert.model_dump(exclude={"engine", "model"}),
         )
+    if expert.engine == "recorded":
+        return expert.model_copy(update={"model": str((folder / expert.model).resolve())})
     if expert.engine in ENGINES and not ENGINES[expert.engine].reads_weights:
         return expert
     places: dict[str, str] = {}

@@ -223,7 +223,7 @@ def _check_texts(where: str, texts: Mapping[str, Mapping[str, Any]]) -> None:
             raise _wrong(where, f"sample_answers.{model}", draws, rule)
 
 
-_TEXT = {str, type(None)}
+_TEXT: set[type] = {str, type(None)}
 
 
 def _first_wrong(

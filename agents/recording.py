@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from swarm.agents.recorded_rows import Line, RecordedRow, as_record, read_rows
+from swarm.agents.replies import Replies
 from swarm.errors import ConfigError, InputError, SwarmError, did_you_mean
 from swarm.settings_file import shorten
 
@@ -183,6 +184,11 @@ class Recording:
             found.setdefault(prompt, []).append(i)
         return tuple(tuple(rows) for rows in found.values() if len(rows) > 1)
 
+    @functools.cached_property
+    def replies(self) -> Replies:
+        """What the models answer when they are asked again."""
+        return Replies(self)
+
     def model(self, name: str) -> int:
         """The column of a model; `InputError` if there is none."""
         try:
@@ -226,7 +232,7 @@ class Recording:
             if not columns:
                 raise InputError("no models are left: choose at least 1 of the recording")
             kept = tuple(_only(row, {self.models[k] for k in columns}) for row in kept)
-        cut = np.ix_(chosen, columns)
+        cut = np.ix_(chosen, np.array(columns))
         return Recording(
             rows=kept,
             models=tuple(self.models[k] for k in columns),

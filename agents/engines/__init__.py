@@ -45,6 +45,12 @@ ENGINES: dict[str, EngineEntry] = {
         reads_weights=False,
         sending=frozenset({"key", "concurrency", "requests_per_minute", "timeout", "deadline"}),
     ),
+    "recorded": EngineEntry(
+        "swarm.agents.engines.recorded",
+        "RecordedEngine",
+        "what real models once answered to known questions",
+        reads_weights=False,
+    ),
     "scripted": EngineEntry(
         "swarm.agents.engines.scripted",
         "ScriptedEngine",

@@ -44,6 +44,11 @@ def export(system: System, folder: str | Path) -> None:
             raise InputError(
                 f"expert `{expert.name}` is a Python function, which can't be written to a file"
             )
+        if expert.recorded is not None and expert.model.startswith("recording:"):
+            raise InputError(
+                f"expert `{expert.name}` is a recording in memory: save it (`Recording.save`) and "
+                f'name the file in a pool, as in `model = "saved.jsonl.gz:{expert.recorded.model}"`'
+            )
     unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
         unfinished.mkdir(parents=True)

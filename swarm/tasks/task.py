@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -20,6 +20,9 @@ from swarm.tasks.function import import_function
 from swarm.tasks.loaders import read_source
 from swarm.tasks.scorers.base import Scorer
 from swarm.tasks.scorers.registry import ScorerSpec, get_scorer
+
+if TYPE_CHECKING:
+    from swarm.agents.recording import Recording
 
 SPLITS = ("train", "dev", "test")
 
@@ -108,6 +111,38 @@ class Task:
                 if source is not None
             },
             scorer=get_scorer(scorer, folder),
+        )
+
+    @classmethod
+    def recorded(
+        cls,
+        recording: Recording | Mapping[str, Recording],
+        *,
+        split: str = "dev",
+        name: str | None = None,
+        scorer: Scorer | None = None,
+    ) -> Task:
+        """The questions of a recording, scored as they were recorded: see `RecordedScore`.
+
+        For `Pool.recorded` of the same recording: its experts' mean scores are then the recorded
+        ones. Examples have `benchmark`, `domain` and `source_split` in `meta`.
+
+        Args:
+            recording: one for `split`, or one a split, as in ``{"dev": …, "test": …}``.
+            name: else the benchmarks' names.
+            scorer: for texts that no recorded model gave: see `RecordedScore.other`.
+
+        Raises:
+            TaskError: see `Task`.
+        """
+        from swarm.tasks.recorded import RecordedScore, recorded_example, splits_of
+
+        splits = splits_of(recording, split)
+        names = dict.fromkeys(name for each in splits.values() for name in each.benchmarks)
+        return cls(
+            name=name or " ".join(names),
+            splits={part: tuple(map(recorded_example, each.rows)) for part, each in splits.items()},
+            scorer=RecordedScore(tuple(splits.values()), scorer),
         )
 
     def split(self, name: str) -> tuple[Example, ...]:
