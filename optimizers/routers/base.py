@@ -71,7 +71,9 @@ class Router(Policy):
 
     def settings(self) -> dict[str, Any]:
         """All settings, as JSON values."""
-        return {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.init}
+        return {
+            each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.init
+        }
 
     def state(self) -> tuple[dict[str, Any], Arrays]:
         assert self.experts
@@ -155,3 +157,16 @@ class Embedded(Estimator):
         router = super().without(gone)
         router._encoder = self._encoder
         return router
+
+
+def graded(outcomes: Outcomes) -> Floats:
+    """(n, m): scores, or where `meta` has `soft_scores` (expert → number) of a question, those: how
+    sure an expert was of a right answer. A training signal only."""
+    grades = np.array(outcomes.scores)
+    for row, meta in enumerate(outcomes.meta):
+        soft = meta.get("soft_scores")
+        if soft:
+            grades[row] = [
+                soft.get(name, grades[row, i]) for i, name in enumerate(outcomes.experts)
+            ]
+    return grades

@@ -1,4 +1,4 @@
-"""The expert that scores best alone, whatever the question; the simplest router, and the tutorial."""
+"""The expert that scores best alone, whatever the question. The simplest router."""
 
 from __future__ import annotations
 

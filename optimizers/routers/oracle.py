@@ -35,7 +35,9 @@ class Oracle(Router):
 
     def route(self, questions: Sequence[str]) -> Columns:
         keys = np.array([_key(question) for question in questions], np.uint64)
-        rows = np.minimum(np.searchsorted(self.learned["keys"], keys), len(self.learned["keys"]) - 1)
+        rows = np.minimum(
+            np.searchsorted(self.learned["keys"], keys), len(self.learned["keys"]) - 1
+        )
         for question, found in zip(questions, self.learned["keys"][rows] == keys, strict=True):
             if not found:
                 raise InputError(f"the oracle knows nothing of {question[:60]!r}: it is for tables")
