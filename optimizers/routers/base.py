@@ -6,6 +6,7 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -70,14 +71,20 @@ class Router(Policy):
         return [graphs[column] for column in self.route(questions)] if questions else []
 
     def settings(self) -> dict[str, Any]:
-        """All settings, as JSON values."""
         return {
-            each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.init
+            name: value
+            for name, value in self._given().items()
+            if isinstance(value, str | int | float | bool | NoneType)
         }
 
     def state(self) -> tuple[dict[str, Any], Arrays]:
         assert self.experts
-        return {"settings": self.settings(), "facts": self.facts}, self.learned
+        return {"settings": self._given(), "facts": self.facts}, self.learned
+
+    def _given(self) -> dict[str, Any]:
+        """All settings, JSON values, by their names."""
+        fields = dataclasses.fields(self)
+        return {each.name: getattr(self, each.name) for each in fields if each.init}
 
     @classmethod
     def from_state(cls, values: Mapping[str, Any], arrays: Arrays) -> Self:

@@ -7,6 +7,7 @@ it is. From a threshold on that answer stands; below it the question goes up a l
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -120,7 +121,8 @@ class Cascade(Asking):
 
     async def agraphs_for(self, questions: Sequence[str], ask: Ask) -> list[AgentGraph]:
         prompts = [(Message("user", question),) for question in questions]
-        drawn = [await ask(name, prompts, draws=self.draws) for name in self.facts["first"]]
+        asked = (ask(name, prompts, draws=self.draws) for name in self.facts["first"])
+        drawn = await asyncio.gather(*asked)
         graphs = []
         for row in range(len(questions)):
             texts = [[_text(each) for each in own[row]] for own in drawn]

@@ -85,7 +85,7 @@ class LLMRouter(Asking):
         keep = [i for i, name in enumerate(self.routed) if name not in set(gone)]
         if not keep:
             raise PoolError("router `llm` has no expert left: fit it with this pool")
-        router = type(self)(**self.settings())
+        router = type(self)(**self._given())
         names = [self.routed[i] for i in keep]
         described = {name: self.facts["described"][name] for name in names}
         router.facts = {**self.facts, "experts": names, "described": described}
