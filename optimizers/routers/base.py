@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swarm.errors import InputError, PoolError
-from swarm.graphs.graph import AgentGraph
+from swarm.graphs.graph import DEFAULT_ROLE, AgentGraph
 from swarm.graphs.topologies import single
 from swarm.optimizers.embedding import Encoder, Vectors
 from swarm.optimizers.outcomes import Floats, Outcomes
@@ -38,6 +38,8 @@ class Router(Policy):
     """Learned array → the axis along which it has one entry an expert."""
 
     seed: int = 0
+    role: str = DEFAULT_ROLE
+    """That of the agents in its graphs: the one in which experts were asked alone."""
     learned: dict[str, NDArray[Any]] = field(init=False, repr=False, default_factory=dict)
     facts: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
 
@@ -67,7 +69,7 @@ class Router(Policy):
         return tuple(self.facts["experts"])
 
     def graphs_for(self, questions: Sequence[str]) -> list[AgentGraph]:
-        graphs = [single(expert) for expert in self.experts]
+        graphs = [single(expert, role=self.role) for expert in self.experts]
         return [graphs[column] for column in self.route(questions)] if questions else []
 
     def settings(self) -> dict[str, Any]:

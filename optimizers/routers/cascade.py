@@ -133,7 +133,8 @@ class Cascade(Asking):
                 for name, own in zip(self.facts["first"], texts, strict=True)
                 if own and self.read(own[0]) == winner
             ]
-            graphs.append(single(self.facts["then"] if up or not agreeing else agreeing[0]))
+            chosen = self.facts["then"] if up or not agreeing else agreeing[0]
+            graphs.append(single(chosen, role=self.role))
         return graphs
 
 

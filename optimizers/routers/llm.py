@@ -106,7 +106,7 @@ class LLMRouter(Asking):
             text = re.sub(r"\{experts\}|\{question\}", lambda m: parts[m.group()], self.prompt)  # noqa: B023
             prompts.append((Message("user", text),))
         replies = await ask(self.facts["judge"], prompts)
-        graphs = [single(name) for name in self.routed]
+        graphs = [single(name, role=self.role) for name in self.routed]
         return [graphs[self._read(reply)] for [reply] in replies]
 
     def _read(self, reply: object) -> int:

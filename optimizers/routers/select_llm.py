@@ -16,7 +16,7 @@ import numpy as np
 
 from swarm.errors import PoolError
 from swarm.graphs.graph import AgentGraph
-from swarm.graphs.topologies import single, star
+from swarm.graphs.topologies import star
 from swarm.optimizers.outcomes import Floats, Outcomes
 from swarm.optimizers.routers.base import Columns, Embedded
 from swarm.optimizers.routers.knn import best_k, neighbour_means
@@ -84,8 +84,9 @@ class SelectLLM(Embedded):
 
     def _graph(self, chosen: Sequence[str]) -> AgentGraph:
         if self.aggregator is not None:
-            return star([*chosen, self.aggregator])
-        return star([*chosen[1:], chosen[0]]) if len(chosen) > 1 else single(chosen[0])
+            return star([*chosen, self.aggregator], roles=self.role)
+        # A star of one is that one alone.
+        return star([*chosen[1:], chosen[0]], roles=self.role)
 
     def without(self, gone: Sequence[str]) -> Self:
         if self.aggregator in gone:
