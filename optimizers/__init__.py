@@ -24,6 +24,7 @@ OPTIMIZERS: dict[str, str] = {
     "model_swarms": "swarm.optimizers.baselines.model_swarms:ModelSwarms",
     "random_graphs": "swarm.optimizers.baselines.random_graphs:RandomGraphs",
     "role_step": "swarm.optimizers.role_step:RoleStep",
+    "router": "swarm.optimizers.router:RouterOptimizer",
     "star": "swarm.optimizers.baselines.star:Star",
     "symbolic_moe": "swarm.optimizers.symbolic_moe:SymbolicMoE",
     "uniform_soup": "swarm.optimizers.baselines.uniform_soup:UniformSoup",

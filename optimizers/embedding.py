@@ -76,6 +76,11 @@ class Encoder:
     def __repr__(self) -> str:
         return f"Encoder({self.model!r})"
 
+    @property
+    def folder(self) -> Path:
+        """Where its model is."""
+        return self._folder
+
     @functools.cached_property
     def digest(self) -> bytes:
         """What makes two encoders the same: 32 bytes, of weights, tokenizer and settings."""

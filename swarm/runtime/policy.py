@@ -29,6 +29,21 @@ Arrays = Mapping[str, NDArray[Any]]
 POLICIES: dict[str, str] = {
     "fixed": "swarm.runtime.policy:Fixed",
     "wording": "swarm.optimizers.wording:Wording",
+    "bandit": "swarm.optimizers.routers.bandit:Bandit",
+    "best_single": "swarm.optimizers.routers.best_single:BestSingle",
+    "blend": "swarm.optimizers.routers.blend:Blend",
+    "carrot": "swarm.optimizers.routers.carrot:Carrot",
+    "cascade": "swarm.optimizers.routers.cascade:Cascade",
+    "domains": "swarm.optimizers.routers.domains:Domains",
+    "expertise_tree": "swarm.optimizers.routers.expertise_tree:ExpertiseTree",
+    "knn": "swarm.optimizers.routers.knn:KNN",
+    "llm": "swarm.optimizers.routers.llm:LLMRouter",
+    "matrix_factorization": "swarm.optimizers.routers.matrix_factorization:MatrixFactorization",
+    "oracle": "swarm.optimizers.routers.oracle:Oracle",
+    "random": "swarm.optimizers.routers.random:Random",
+    "router_dc": "swarm.optimizers.routers.router_dc:RouterDC",
+    "select_llm": "swarm.optimizers.routers.select_llm:SelectLLM",
+    "smoothie": "swarm.optimizers.routers.smoothie:Smoothie",
     "symbolic_moe": "swarm.optimizers.recruit:Recruiter",
 }
 """Name → where its class is, known without importing it or the packages it needs."""
