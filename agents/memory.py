@@ -77,11 +77,6 @@ class Memory:
         """Of `device`; None where nothing is said of it."""
         return self.rooms.get(device, self.rooms.get(""))
 
-    def __str__(self) -> str:
-        return ",".join(
-            f"{device}={room}" if device else str(room) for device, room in self.rooms.items()
-        )
-
 
 def _room(value: object, what: str) -> Room:
     rule = 'give a number of models, or bytes such as "80GiB" or "500 MB"'

@@ -253,7 +253,7 @@ class Residency:
         One base at a time: what was prefetched before and is still not loaded is given up.
         """
         engine = self.engine(experts[0].engine)
-        if not engine.resident or base in self._loaded:
+        if not engine.resident or base in self._loaded or self.model(experts).size == 0:
             return
         if self._ahead is not None:
             if self._ahead.base == base:
@@ -282,11 +282,12 @@ class Residency:
         if ahead.loop is not asyncio.get_running_loop() and not ahead.task.done():
             self._give_up()  # it can't be waited for from here
             return False
-        try:
-            await asyncio.wait([ahead.task])
-        except BaseException:
-            self._give_up()
-            raise
+        if not ahead.task.done():
+            try:
+                await asyncio.wait([ahead.task])
+            except BaseException:
+                self._give_up()
+                raise
         self._ahead = None
         task = ahead.task
         return not task.cancelled() and task.exception() is None and bool(task.result())
