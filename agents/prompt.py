@@ -56,8 +56,7 @@ class PromptStyle:
 
     def render(self, question: str, previous: Sequence[str], position: Position) -> str:
         """The user message of one agent for one question."""
-        if self.flatten:
-            previous = _flat(previous)
+        previous = [text for [text] in self.responses([[text] for text in previous])]
         return self._template(len(previous), position) % (*previous, question)
 
     @functools.cache  # noqa: B019 - styles are few and live as long as the process
@@ -99,8 +98,10 @@ class PromptStyle:
         return [(user,) for user in users]
 
     def responses(self, previous: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
-        """Predecessors' responses, as they are put into prompts: see `messages`."""
-        return [_flat(responses) for responses in previous] if self.flatten else previous
+        """Predecessors' responses, as they are put into prompts: see `messages`. What a reasoning
+        model thought before its answer is left out (Symbolic-MoE, arXiv 2503.05641)."""
+        said = [_said(responses) for responses in previous]
+        return [_flat(responses) for responses in said] if self.flatten else said
 
 
 def with_choices(question: str, choices: Mapping[str, str] | None) -> str:
@@ -108,6 +109,16 @@ def with_choices(question: str, choices: Mapping[str, str] | None) -> str:
     if not choices:
         return question
     return "\n".join((question, *(f"{letter}. {text}" for letter, text in choices.items())))
+
+
+THOUGHT = "</think>"
+"""Ends what a reasoning model thinks aloud; its answer comes after it."""
+
+
+def _said(texts: Sequence[str]) -> Sequence[str]:
+    if not any(THOUGHT in text for text in texts):
+        return texts
+    return [text.rpartition(THOUGHT)[2].lstrip() for text in texts]
 
 
 def _flat(texts: Sequence[str]) -> list[str]:

@@ -129,3 +129,12 @@ def test_a_role_from_a_file(tmp_path):
         ConfigError, match=r"`instruction`: unknown \(did you mean `instructions`\?\)"
     ):
         Role.load(path)
+
+
+def test_what_a_reasoning_model_thought_is_not_handed_on():
+    thought = "<think>is it 3? no </think>\n\nIt is 4."
+    prompt = CHAT.render("2 + 2?", [thought, "5"], Position.LAST)
+    assert "Previous response 1: It is 4.\nPrevious response 2: 5" in prompt
+    assert "is it 3" not in prompt
+    unfinished = "<think>is it 3?"
+    assert unfinished in CHAT.render("2 + 2?", [unfinished], Position.LAST)
