@@ -20,8 +20,9 @@ from swarm.errors import EngineError, InputError
 from swarm.graphs import AgentGraph
 from swarm.runtime.agenda import Agenda, Item, bits
 from swarm.runtime.cache import MemoryCache
-from swarm.runtime.compile import Program, resolve
+from swarm.runtime.compile import resolve
 from swarm.runtime.planning import Model, Problem, plan
+from swarm.runtime.program import Program
 from swarm.runtime.residency import Residency
 from swarm.runtime.scheduler import Scheduler
 
