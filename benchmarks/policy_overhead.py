@@ -26,8 +26,9 @@ import swarm
 from swarm.agents.messages import Messages
 from swarm.graphs import star
 from swarm.runtime import compile as compiling
-from swarm.runtime.compile import Program, compile_graph, resolve, run_together
+from swarm.runtime.compile import compile_graph, resolve
 from swarm.runtime.policy import Arrays, Policy
+from swarm.runtime.program import Program, run_together
 from swarm.runtime.runtime import gather
 from swarm.runtime.system import aevaluate_policy
 
