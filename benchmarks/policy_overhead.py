@@ -25,7 +25,7 @@ from _table import arguments, report
 import swarm
 from swarm.agents.messages import Messages
 from swarm.graphs import star
-from swarm.runtime import compile as compiling
+from swarm.runtime import program as compiling
 from swarm.runtime.compile import compile_graph, resolve
 from swarm.runtime.policy import Arrays, Policy
 from swarm.runtime.program import Program, run_together
