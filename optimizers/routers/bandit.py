@@ -85,14 +85,17 @@ class Bandit(Embedded):
         scores = np.einsum("md,md->m", self.learned["score_sums"], moved)
         costs = np.einsum("md,md->m", self.learned["cost_sums"], moved)
         width = np.sqrt(np.maximum(moved @ x, 0))
-        optimistic: Floats = self.preference * (scores + self.exploration * width)
-        return optimistic - (1 - self.preference) * costs
+        optimistic: Floats = (
+            self.preference * (scores + self.exploration * width) - (1 - self.preference) * costs
+        )
+        return optimistic
 
     def _features(self, questions: Sequence[str]) -> Floats:
         """(n, size + 1): components and 1."""
         centred = self.vectors(questions) - self.learned["centre"]
         read = centred @ self.learned["components"].T / np.sqrt(len(self.learned["components"]))
-        return np.concatenate([read, np.ones((len(read), 1))], axis=1).astype(np.float64)
+        features: Floats = np.concatenate([read, np.ones((len(read), 1))], axis=1, dtype=np.float64)
+        return features
 
     def _linear(self, name: str, questions: Sequence[str]) -> Floats:
         weights = np.linalg.solve(self.learned["precision"], self.learned[name][:, :, None])[..., 0]
@@ -103,7 +106,8 @@ class Bandit(Embedded):
         return self._linear("score_sums", questions)
 
     def cost_estimates(self, questions: Sequence[str]) -> Floats:
-        return self._linear("cost_sums", questions) * self.learned["scale"]
+        costs: Floats = self._linear("cost_sums", questions) * self.learned["scale"]
+        return costs
 
     def route(self, questions: Sequence[str]) -> Columns:
         if self.preference == 1:

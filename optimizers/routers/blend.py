@@ -140,7 +140,8 @@ class Blend(Embedded):
         look = _softmax(self._looks(surface(questions)), self.learned["look"])
         both = (subject + look) / 2
         unsure = np.minimum(self.doubt * (1 - both.max(axis=1, keepdims=True)), 1.0)
-        return (1 - unsure) * both + unsure / both.shape[1]
+        kinds: Floats = (1 - unsure) * both + unsure / both.shape[1]
+        return kinds
 
     def estimates(self, questions: Sequence[str]) -> Floats:
         kinds = self.kinds(questions)

@@ -57,7 +57,7 @@ class MatrixFactorization(Embedded):
             weight = won.clamp(min=0)
             loss = -(weight * torch.nn.functional.logsigmoid(gap)).sum() / weight.sum().clamp(min=1)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         self.learned["factors"] = experts.detach().numpy()
         self.learned["project"] = project.detach().numpy()

@@ -79,7 +79,7 @@ class RouterDC(Embedded):
                 read, clusters[rows], generator
             )
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         self.learned["map"] = linear.detach().numpy()
         unit = torch.nn.functional.normalize(vectors.detach(), dim=1)
@@ -109,7 +109,8 @@ class RouterDC(Embedded):
             pair = torch.cat([similar.gather(1, plus[:, i : i + 1]), against], dim=1)
             each = -torch.log_softmax(pair, dim=1)[:, 0]
             loss = loss + (each * (best[:, i] > 0)).mean()
-        return loss
+        total: Tensor = loss
+        return total
 
     def _sample_sample_loss(self, read: Tensor, clusters: Tensor, generator: Any) -> Tensor:
         """Section 3.3: the same for a question of one's own cluster against H of others."""
@@ -120,18 +121,21 @@ class RouterDC(Embedded):
         other = clusters[:, None] != clusters[None, :]
         able = same.any(dim=1) & other.any(dim=1)
         if not able.any():
-            return torch.zeros(())
+            nothing: Tensor = torch.zeros(())
+            return nothing
         plus = torch.multinomial(same[able].float(), 1, generator=generator)
         minus = torch.multinomial(other[able].float(), self.others, True, generator=generator)
         chosen = similar[able].gather(1, torch.cat([plus, minus], dim=1))
-        return -torch.log_softmax(chosen, dim=1)[:, 0].mean()
+        loss: Tensor = -torch.log_softmax(chosen, dim=1)[:, 0].mean()
+        return loss
 
     def vectors(self, questions: Sequence[str]) -> Vectors:
         if not self.fine_tune:
             return super().vectors(questions)
         if self._tuned is None:
             self._tuned = _Tuned(self.encoder.folder, self.learned)
-        return self._tuned.encode(questions)
+        rows: Vectors = self._tuned.encode(questions)
+        return rows
 
     def estimates(self, questions: Sequence[str]) -> Floats:
         read = self.vectors(questions).astype(np.float64) @ self.learned["map"]

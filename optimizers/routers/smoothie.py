@@ -49,6 +49,7 @@ class Smoothie(Embedded):
 
     def _distances(self, answers: Sequence[Sequence[str | None]]) -> Floats:
         """(n, m, m): δ of every two answers to a question; one that is missing agrees with none."""
+        distances: Floats
         if self.compare == "vectors":
             texts = [answer or "" for row in answers for answer in row]
             vectors = self.encoder(texts).reshape(len(answers), len(answers[0]), -1)
@@ -85,7 +86,8 @@ def _errors(distances: Floats) -> Floats:
     experts = distances.shape[1]
     to_others = distances.sum(axis=2)
     if experts < 3:
-        return to_others / 2
+        alike: Floats = to_others / 2
+        return alike
     all_pairs = distances.sum(axis=(1, 2))[:, None] / 2
     among_others = all_pairs - to_others
     pairs = (experts - 1) * (experts - 2) / 2
