@@ -31,7 +31,7 @@ DebugOption = Annotated[
 
 @app.callback()
 def _pool() -> None:
-    """The servers of a pool (up, status, down), and its experts asked once (check)."""
+    """Start, see and stop a pool's servers; ask its experts."""
 
 
 @app.command()
@@ -138,7 +138,9 @@ def check(
     json_: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Ask every expert of a pool the same, twice: whether it answers, how fast, at what price.
+    """Ask every expert of a pool the same, twice.
+
+    Whether it answers and how fast, at what price, and whether both answers are the same.
 
     Hosted and served experts are asked side by side, local models one after the other. The exit
     code is 1 if one fails.

@@ -716,7 +716,7 @@ def test_the_doctor_lists_it():
 
 def test_the_pool_of_the_readme():
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    [text] = re.findall(r"```toml\n(.*?)```", readme, re.DOTALL)
+    [text] = re.findall(r"## Your own pool\n+```toml\n(.*?)```", readme, re.DOTALL)
     [hosted] = [e for e in tomllib.loads(text)["experts"] if e.get("engine") == "server"]
     ServerEngine.check(Expert.model_validate(hosted), "the README")
 

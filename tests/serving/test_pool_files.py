@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -176,6 +178,19 @@ class TestFingerprint:
         again = Pool.load(world.folder / "out/pool.toml")
         assert again["a"] == pool["a"]
         assert again["a"].fingerprint == pool["a"].fingerprint
+
+
+def test_the_servers_of_the_readme(world):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    [text] = re.findall(r"```toml\n(\[\[servers\]\].*?)```", readme, re.DOTALL)
+    for there, named in (("base", "models/qwen"), ("adapters/a", "adapters/critic")):
+        (world.folder / named).parent.mkdir(exist_ok=True)
+        (world.folder / named).symlink_to(world.folder / there)
+    world.file.write_text(text)
+    [found] = plan(world.file).servers
+    assert list(found.adapters) == ["a"]
+    assert found.argv[0] == str(world.folder / "vllm-env/bin/python")
+    assert value(found.argv, "--gpu-memory-utilization") == "0.6"
 
 
 class TestCommand:

@@ -21,6 +21,7 @@ import swarm
 from swarm.agents import standing
 from swarm.app.cli import main
 from swarm.runtime.progress import Silent
+from swarm.serving.processes import has_ended, marked
 
 pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed here")
 
@@ -135,12 +136,14 @@ def test_a_job_survives_a_killed_server(pool_file, tmp_path):
         goal = before + (k + 1) * calm[-1] // (KILLS + 2)
         wait_for(lambda goal=goal: answered(pool_file) >= goal or not job.is_alive())
         assert job.is_alive()
-        started = time.monotonic()
+        started, left = time.monotonic(), marked(state(pool_file).token)
         os.kill(state(pool_file).servers[0].pid, signal.SIGKILL)
         wait_for(
             lambda k=k: (s := state(pool_file)).healthy and s.servers[0].restarts > restarts + k
         )
         seconds.append(time.monotonic() - started)
+        assert len(left) > 1, "vLLM has processes of its own"
+        assert all(map(has_ended, left))
     job.join()
     assert outcome(urls[1]) == calm
     # The server logs that an answer begins before it has left: one more may be lost a death.
