@@ -1,4 +1,4 @@
-"""The collector is given back as it was, whoever leaves last; new garbage is still collected."""
+"""The collector is given back as it was by whoever leaves last; new garbage is collected inside."""
 
 from __future__ import annotations
 
