@@ -47,12 +47,10 @@ def lower_bound(
     size = min(size, len(bases))
     rng = np.random.default_rng(seed)
     rows, least, exact = [], [], 0
-    order = np.empty(0, np.int64)
+    used = np.zeros(len(bases))
     for _ in range(subsets):
-        while len(order) < size:
-            order = np.concatenate([order, rng.permutation(len(bases))])
-        chosen = list(dict.fromkeys(order.tolist()))[:size]
-        order = np.array([b for k, b in enumerate(order.tolist()) if b not in chosen or k >= size])
+        chosen = np.argsort(used + 0.5 * rng.random(len(bases)))[:size]
+        used[chosen] += 1
         extra, whole = extra_loads(project(graphs, [bases[b] for b in chosen]), room, states)
         exact += whole
         rows.append([-1.0 if b in chosen else 0.0 for b in range(len(bases))])

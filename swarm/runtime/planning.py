@@ -26,8 +26,9 @@ AHEAD = 63
 """So many items of a graph are looked ahead at: as many as a mask has bits for."""
 NARROW, WIDE = 8, 32
 """States that are kept: usually, and where a load takes long enough to think about it."""
-LONG = 1 << 28
-"""Bytes of a model whose load takes long: some tenths of a second."""
+LONG = 1 << 20
+"""Bytes of a model whose load takes longer than thinking about it: any real one's, some 50 ms and
+more, where a plan takes about 10 ms a load."""
 EFFORT = 100_000
 """Items (states × graphs × agents) that may be looked at for one load. With very many graphs fewer
 states are kept for it, and at last the plan is made without looking at all of them."""
