@@ -1,0 +1,262 @@
+"""MasRouter's controller: question → mode, number of agents, their roles, their models.
+
+MasRouter, arXiv 2502.11133, section 4. A cascade of small networks over sentence embeddings: each
+choice is drawn from a softmax over cosines of codes, and sees the choices before it. This module
+knows vectors only; what is chosen becomes a graph in `policy.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+H = 64
+"""h: the width of all codes."""
+NOISE = 0.1
+"""By how much a code's standard deviation is scaled when it is drawn, and that of the prior."""
+TASK_TEMPERATURE, MODE_TEMPERATURE = 0.5, 0.8
+ROLE_TEMPERATURE, MODEL_TEMPERATURE = 0.5, 1.0
+"""τ of the softmax over cosines."""
+
+
+class VAE(nn.Module):
+    """A variational encoder of embeddings: z = μ + ε · exp(½ log σ²) · 0.1 with ε ~ N(0, 1)."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(d, H)
+        self.mean = nn.Linear(H, H)
+        self.log_variance = nn.Linear(H, H)
+        self.decoder = nn.Sequential(nn.Linear(H, H), nn.ReLU(), nn.Linear(H, d))
+
+    def forward(self, x: Tensor, noise: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Codes (n, h) of embeddings (n, d), and the loss: mean squared error of what is decoded
+        from them, and the divergence of N(μ, (0.1 σ)²) from N(0, 0.1²). Without `noise` z is μ."""
+        hidden = functional.relu(self.hidden(x))
+        mean, log_variance = self.mean(hidden), self.log_variance(hidden)
+        code = mean
+        if noise is not None:
+            epsilon = torch.randn(mean.shape, generator=noise)
+            code = mean + epsilon * torch.exp(0.5 * log_variance) * NOISE
+        error = functional.mse_loss(self.decoder(code), x)
+        terms = log_variance.exp() + (mean / NOISE) ** 2 - 1.0 - log_variance
+        return code, error + 0.5 * terms.mean()
+
+
+class Draws(NamedTuple):
+    """What was chosen for n questions; rows of agents beyond a question's number say nothing."""
+
+    modes: Tensor
+    """(n,), positions among the modes."""
+    numbers: Tensor
+    """(n,), how many agents."""
+    roles: Tensor
+    """(n, max agents), positions among the roles."""
+    models: Tensor
+    """(n, max agents), positions among the models."""
+    log_probability: Tensor
+    """(n,), log π of mode, roles and models; its gradient also reaches the number."""
+    task_logits: Tensor
+    """(n, tasks)."""
+    vae_loss: Tensor
+    """A number: the sum of all encoders' losses."""
+    entropy: Tensor
+    """(n,), of the mode's and the models' distributions; for those who reward it."""
+
+
+class Given(NamedTuple):
+    """What is not to be chosen, for n questions: None leaves it to the controller."""
+
+    modes: Tensor | None = None
+    numbers: Tensor | None = None
+    roles: Tensor | None = None
+    models: Tensor | None = None
+
+
+class Controller(nn.Module):
+    """The cascade.
+
+    Args:
+        tasks: embeddings of the domains' descriptions, (domains, d).
+        modes, models: embeddings of theirs, (modes, d) and (models, d).
+        roles: embeddings of all domains' roles, (roles, d).
+        domains: each domain's roles, as positions among `roles`.
+        max_agents: the largest number.
+    """
+
+    tasks: Tensor
+    modes: Tensor
+    roles: Tensor
+    models: Tensor
+    allowed: Tensor
+    """(domains, roles), bool: which roles a domain has."""
+
+    def __init__(
+        self,
+        tasks: Tensor,
+        modes: Tensor,
+        roles: Tensor,
+        models: Tensor,
+        *,
+        domains: Sequence[Sequence[int]],
+        max_agents: int = 6,
+    ) -> None:
+        super().__init__()
+        d = tasks.shape[1]
+        allowed = torch.zeros(len(tasks), len(roles), dtype=torch.bool)
+        for domain, positions in enumerate(domains):
+            allowed[domain, list(positions)] = True
+        for name, value in (
+            ("tasks", tasks),
+            ("modes", modes),
+            ("roles", roles),
+            ("models", models),
+            ("allowed", allowed),
+        ):
+            self.register_buffer(name, value, persistent=False)
+        self.max_agents = max_agents
+        # Task classifier.
+        self.question_to_task = nn.Linear(d, H)
+        self.task_to_code = nn.Linear(d, H)
+        # Mode.
+        self.mode_vae, self.mode_question_vae = VAE(d), VAE(d)
+        # Number of agents.
+        self.number_vae, self.difficulty = VAE(d), nn.Linear(H, 1)
+        # Roles.
+        self.role_vae = VAE(d)
+        self.role_norm = nn.LayerNorm(H)
+        self.role_context = nn.Linear(3 * H, H)
+        # Models.
+        self.model_vae, self.model_question_vae = VAE(d), VAE(d)
+        self.model_context = nn.Linear(3 * H, H)
+
+    def forward(
+        self,
+        questions: Tensor,
+        uniform: Tensor,
+        *,
+        given: Given | None = None,
+        noise: torch.Generator | None = None,
+        each_role: bool = False,
+    ) -> Draws:
+        """Chooses for n questions.
+
+        Args:
+            questions: embeddings, (n, d).
+            uniform: what decides the draws, in [0, 1), (n, 1 + 2 · max agents): one for the mode,
+                then one for every role and one for every model. NaN takes the likeliest.
+            given: what is not to be chosen; its probability does not count.
+            noise: draws the encoders' ε; None: codes are their means.
+            each_role: agents' models are chosen by their own role in place of the sum of all (for a
+                graph whose roles are given, where it matters which agent a model plays).
+        """
+        given, n, most = given or Given(), len(questions), self.max_agents
+        losses: list[Tensor] = []
+
+        def code(vae: VAE, x: Tensor) -> Tensor:
+            z, loss = vae(x, noise)
+            losses.append(loss)
+            return z
+
+        # Task: softmax(cos / 0.5); its arg max says whose roles may be drawn.
+        projected = functional.normalize(self.question_to_task(questions), dim=-1)
+        tasks = functional.normalize(self.task_to_code(self.tasks), dim=-1)
+        task_logits = projected @ tasks.T / TASK_TEMPERATURE
+        allowed = self.allowed[task_logits.argmax(dim=-1)]
+
+        # Mode: softmax(cos / 0.8).
+        mode_codes = code(self.mode_vae, self.modes)
+        mode_logits = (
+            _cosines(code(self.mode_question_vae, questions), mode_codes) / MODE_TEMPERATURE
+        )
+        modes = given.modes if given.modes is not None else _draw(mode_logits, uniform[:, 0])
+        log_p = torch.zeros(n)
+        if given.modes is None:
+            log_p = log_p + _log_p(mode_logits, modes)
+        mode = mode_codes[modes]
+
+        # Number: sigmoid(linear(z)) × the largest, rounded; the real number is in log π below.
+        real = torch.sigmoid(self.difficulty(code(self.number_vae, questions)))[:, 0] * most
+        numbers = real.detach().round().clamp(1, most).long()
+        if given.numbers is not None:
+            numbers, real = given.numbers, given.numbers.to(real.dtype)
+        real = real.clamp(min=1.0)
+
+        # Roles: one after the other, each seeing the layer-normed sum of those before it.
+        role_codes = code(self.role_vae, self.roles)
+        summary = torch.zeros(n, H)
+        roles = torch.zeros(n, most, dtype=torch.long)
+        for i in range(most):
+            present = i < numbers
+            if given.roles is not None:
+                drawn = given.roles[:, i]
+            else:
+                context = torch.cat([projected, mode, self.role_norm(summary)], dim=-1)
+                logits = _cosines(self.role_context(context), role_codes) / ROLE_TEMPERATURE
+                logits = logits.masked_fill(~allowed, -torch.inf)
+                drawn = _draw(logits, uniform[:, 1 + i])
+                log_p = log_p + torch.where(present, _log_p(logits, drawn), 0.0)
+            roles[:, i] = drawn
+            summary = summary + role_codes[drawn] * present[:, None]
+
+        # Models: every agent draws for itself from softmax(cos / 1.0).
+        question = code(self.model_question_vae, questions)
+        model_codes = code(self.model_vae, self.models)
+        told = (
+            role_codes[roles]
+            if each_role
+            else self.role_norm(summary)[:, None].expand(-1, most, -1)
+        )
+        context = torch.cat(
+            [
+                question[:, None].expand(-1, most, -1),
+                mode[:, None].expand(-1, most, -1),
+                told,
+            ],
+            dim=-1,
+        )
+        model_logits = _cosines(self.model_context(context), model_codes) / MODEL_TEMPERATURE
+        there = torch.arange(most)[None] < numbers[:, None]
+        if given.models is not None:
+            models = given.models
+        else:
+            models = _draw(model_logits, uniform[:, 1 + most :])
+            each = torch.where(there, _log_p(model_logits, models), 0.0)
+            counts = functional.one_hot(models, len(self.models)) * there[..., None]
+            # The multinomial's log-probability, with Γ(number as a real + 1): the number's gradient.
+            ways = torch.lgamma(real + 1.0) - torch.lgamma(counts.sum(dim=1) + 1.0).sum(dim=-1)
+            log_p = log_p + each.sum(dim=-1) + ways
+        entropy = _entropy(mode_logits) + (_entropy(model_logits) * there).sum(-1) / numbers
+        return Draws(
+            modes, numbers, roles, models, log_p, task_logits, torch.stack(losses).sum(), entropy
+        )
+
+
+def _cosines(a: Tensor, b: Tensor) -> Tensor:
+    """Of rows (…, h) with rows (m, h): (…, m)."""
+    return functional.normalize(a, dim=-1) @ functional.normalize(b, dim=-1).T
+
+
+def _draw(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Positions drawn from softmax(logits), (…, m) → (…): where the cumulated mass passes a uniform
+    number. So what is drawn for a question depends on nothing but its own numbers."""
+    mass = torch.softmax(logits.detach(), dim=-1)
+    below = mass.cumsum(dim=-1) <= uniform[..., None]
+    drawn = below.sum(dim=-1).clamp(max=logits.shape[-1] - 1)
+    # The last positions may have no mass: rounding must not draw what is not allowed.
+    likeliest = mass.argmax(dim=-1)
+    no_mass = mass.gather(-1, drawn[..., None])[..., 0] == 0
+    return torch.where(torch.isnan(uniform) | no_mass, likeliest, drawn)
+
+
+def _log_p(logits: Tensor, drawn: Tensor) -> Tensor:
+    return torch.log_softmax(logits, dim=-1).gather(-1, drawn[..., None])[..., 0]
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    p = torch.softmax(logits, dim=-1)
+    return -(p * torch.log_softmax(logits, dim=-1)).sum(dim=-1)
