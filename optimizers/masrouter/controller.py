@@ -227,7 +227,7 @@ class Controller(nn.Module):
             models = _draw(model_logits, uniform[:, 1 + most :])
             each = torch.where(there, _log_p(model_logits, models), 0.0)
             counts = functional.one_hot(models, len(self.models)) * there[..., None]
-            # The multinomial's log-probability, with Γ(number as a real + 1): the number's gradient.
+            # The multinomial's log π: Γ(number as a real + 1) gives the number its gradient.
             ways = torch.lgamma(real + 1.0) - torch.lgamma(counts.sum(dim=1) + 1.0).sum(dim=-1)
             log_p = log_p + each.sum(dim=-1) + ways
         entropy = _entropy(mode_logits) + (_entropy(model_logits) * there).sum(-1) / numbers
@@ -238,7 +238,8 @@ class Controller(nn.Module):
 
 def _cosines(a: Tensor, b: Tensor) -> Tensor:
     """Of rows (…, h) with rows (m, h): (…, m)."""
-    return functional.normalize(a, dim=-1) @ functional.normalize(b, dim=-1).T
+    cosines: Tensor = functional.normalize(a, dim=-1) @ functional.normalize(b, dim=-1).T
+    return cosines
 
 
 def _draw(logits: Tensor, uniform: Tensor) -> Tensor:

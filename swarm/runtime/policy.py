@@ -30,6 +30,7 @@ POLICIES: dict[str, str] = {
     "fixed": "swarm.runtime.policy:Fixed",
     "wording": "swarm.optimizers.wording:Wording",
     "symbolic_moe": "swarm.optimizers.recruit:Recruiter",
+    "masrouter": "swarm.optimizers.masrouter.policy:MasRouterPolicy",
 }
 """Name → where its class is, known without importing it or the packages it needs."""
 
