@@ -158,9 +158,9 @@ class Controller(nn.Module):
         losses: list[Tensor] = []
 
         def code(vae: VAE, x: Tensor) -> Tensor:
-            z, loss = vae(x, noise)
-            losses.append(loss)
-            return z
+            coded: tuple[Tensor, Tensor] = vae(x, noise)
+            losses.append(coded[1])
+            return coded[0]
 
         # Task: softmax(cos / 0.5); its arg max says whose roles may be drawn.
         projected = functional.normalize(self.question_to_task(questions), dim=-1)
