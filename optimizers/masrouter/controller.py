@@ -86,6 +86,9 @@ class Controller(nn.Module):
         roles: embeddings of all domains' roles, (roles, d).
         domains: each domain's roles, as positions among `roles`.
         max_agents: the largest number.
+        sharpness: what all temperatures but the task classifier's are divided by; 1: as published.
+            Cosines are at most 1: at a temperature of 1 the best of nine models can't be drawn
+            with a probability above .48, however sure the controller is.
     """
 
     tasks: Tensor
@@ -104,6 +107,7 @@ class Controller(nn.Module):
         *,
         domains: Sequence[Sequence[int]],
         max_agents: int = 6,
+        sharpness: float = 1.0,
     ) -> None:
         super().__init__()
         d = tasks.shape[1]
@@ -119,6 +123,7 @@ class Controller(nn.Module):
         ):
             self.register_buffer(name, value, persistent=False)
         self.max_agents = max_agents
+        self.sharpness = sharpness
         # Task classifier.
         self.question_to_task = nn.Linear(d, H)
         self.task_to_code = nn.Linear(d, H)
@@ -170,9 +175,8 @@ class Controller(nn.Module):
 
         # Mode: softmax(cos / 0.8).
         mode_codes = code(self.mode_vae, self.modes)
-        mode_logits = (
-            _cosines(code(self.mode_question_vae, questions), mode_codes) / MODE_TEMPERATURE
-        )
+        mode_logits = _cosines(code(self.mode_question_vae, questions), mode_codes)
+        mode_logits = mode_logits * (self.sharpness / MODE_TEMPERATURE)
         modes = given.modes if given.modes is not None else _draw(mode_logits, uniform[:, 0])
         log_p = torch.zeros(n)
         if given.modes is None:
@@ -196,7 +200,8 @@ class Controller(nn.Module):
                 drawn = given.roles[:, i]
             else:
                 context = torch.cat([projected, mode, self.role_norm(summary)], dim=-1)
-                logits = _cosines(self.role_context(context), role_codes) / ROLE_TEMPERATURE
+                logits = _cosines(self.role_context(context), role_codes)
+                logits = logits * (self.sharpness / ROLE_TEMPERATURE)
                 logits = logits.masked_fill(~allowed, -torch.inf)
                 drawn = _draw(logits, uniform[:, 1 + i])
                 log_p = log_p + torch.where(present, _log_p(logits, drawn), 0.0)
@@ -219,7 +224,8 @@ class Controller(nn.Module):
             ],
             dim=-1,
         )
-        model_logits = _cosines(self.model_context(context), model_codes) / MODEL_TEMPERATURE
+        model_logits = _cosines(self.model_context(context), model_codes)
+        model_logits = model_logits * (self.sharpness / MODEL_TEMPERATURE)
         there = torch.arange(most)[None] < numbers[:, None]
         if given.models is not None:
             models = given.models

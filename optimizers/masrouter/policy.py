@@ -40,6 +40,8 @@ class RoutingSettings(BaseModel):
     """Whether mode, roles and models are drawn, as published. Ours takes the likeliest."""
     seed: int = Field(0, ge=0)
     """Of the draws. A question draws the same in any company."""
+    sharpness: float = Field(1.0, gt=0)
+    """See `Controller`; 1: as published."""
     decision_role: str = "judge"
     decide_alone: bool = False
     """Whether a decision agent also reads a single response, as published. Ours spares it."""
@@ -96,7 +98,7 @@ class MasRouterPolicy(Policy):
         """The networks, for use."""
         import torch
 
-        made = make_controller(self._embedded, self.domains, self.roles, self.settings.max_agents)
+        made = make_controller(self._embedded, self.domains, self.roles, self.settings)
         state = {k: torch.from_numpy(np.array(v)) for k, v in self._parameters.items()}
         made.load_state_dict(state)
         return made.eval().requires_grad_(False)
@@ -198,7 +200,7 @@ def make_controller(
     embedded: Mapping[str, Vectors],
     domains: Sequence[Domain],
     roles: Sequence[Role],
-    max_agents: int,
+    settings: RoutingSettings,
 ) -> Controller:
     """New networks; torch's generator draws their first parameters."""
     import torch
@@ -209,7 +211,8 @@ def make_controller(
     return Controller(
         *(torch.from_numpy(np.array(embedded[k])) for k in ("tasks", "modes", "roles", "models")),
         domains=[[index[role.name] for role in domain.roles] for domain in domains],
-        max_agents=max_agents,
+        max_agents=settings.max_agents,
+        sharpness=settings.sharpness,
     )
 
 

@@ -1,0 +1,150 @@
+"""How MasRouter's controller learns: by policy gradient on score minus λ times cost.
+
+MasRouter, arXiv 2502.11133, section 4.4. All questions of a batch are answered together, by
+whatever graphs were drawn for them, so that the scheduler can batch by model; the published code
+answers one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from swarm.agents.role import Role
+from swarm.graphs.graph import AgentGraph
+from swarm.optimizers.masrouter.policy import (
+    RoutingSettings,
+    Vectors,
+    build_graphs,
+    choose,
+    uniform_numbers,
+)
+
+if TYPE_CHECKING:
+    from swarm.optimizers.masrouter.controller import Controller
+
+Floats = NDArray[np.float64]
+Answer = Callable[[Sequence[AgentGraph], Sequence[int]], Awaitable[tuple[Floats, Floats]]]
+"""Graphs, and the row of the question that each answers → their scores and costs, (n,) each."""
+
+
+class TrainingSettings(RoutingSettings):
+    """The paper's knobs, with its values, and ours, which are off by `reference`."""
+
+    lam: float = Field(0.0, ge=0, alias="lambda")
+    """λ: how much score a unit of cost takes off."""
+    cost: Literal["usd", "tokens", "calls"] = "usd"
+    """What cost is counted in: by the experts' prices, or in thousands of tokens, or in calls."""
+    epochs: int = Field(5, ge=1)
+    batch: int = Field(16, ge=1)
+    """Questions a step."""
+    learning_rate: float = Field(0.01, gt=0)
+    vae: float = Field(0.001, ge=0)
+    """Weight of the encoders' losses."""
+    train: float = Field(1.0, gt=0, le=1)
+    """Share of the questions that is trained on (the paper takes 0.2 of a benchmark)."""
+    samples: int = Field(4, ge=1)
+    """Graphs drawn for a question in one step; the paper's is 1."""
+    baseline: Literal["none", "batch", "question"] = "question"
+    """What is subtracted from the utility, which leaves the gradient's mean and lowers its variance
+    (Williams 1992): nothing, as published; the batch's mean; the mean of the question's other
+    samples."""
+    entropy: float = Field(0.01, ge=0)
+    """Reward for undecidedness, which keeps the controller from settling early; 0 as published."""
+
+
+AS_PUBLISHED = {
+    "samples": 1,
+    "baseline": "none",
+    "entropy": 0.0,
+    "sample": True,
+    "sharpness": 1.0,
+    "decide_alone": True,
+}
+"""What `reference` sets."""
+
+
+class Step(NamedTuple):
+    """What one step of training came to."""
+
+    epoch: int
+    score: float
+    """Mean over all graphs of the step."""
+    cost: float
+    loss: float
+
+
+async def train(
+    controller: Controller,
+    vectors: Vectors,
+    questions: Sequence[str],
+    domains: Sequence[int],
+    roles: Sequence[Role],
+    experts: Sequence[str],
+    answer: Answer,
+    settings: TrainingSettings,
+    *,
+    given: AgentGraph | None = None,
+    done: Callable[[Step], None] = lambda step: None,
+) -> list[Step]:
+    """Trains `controller` in place; the same questions and seed train the same.
+
+    Args:
+        vectors: embeddings of the questions, (n, d).
+        domains: each question's, as a position; what the task classifier learns.
+        done: is told of every step.
+    """
+    import torch
+    from torch.nn import functional
+
+    rng = np.random.default_rng(settings.seed)
+    noise = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    optimizer = torch.optim.Adam(controller.parameters(), lr=settings.learning_rate)
+    labels = torch.tensor(list(domains), dtype=torch.long)
+    width = 1 + 2 * settings.max_agents
+    steps: list[Step] = []
+    chosen = rng.permutation(len(questions))[: max(1, round(settings.train * len(questions)))]
+    for epoch in range(settings.epochs):
+        order = rng.permutation(chosen)
+        for start in range(0, len(order), settings.batch):
+            rows = order[start : start + settings.batch].repeat(settings.samples)
+            purposes = [f"train {epoch} {k}" for k in range(settings.samples)]
+            drawn = [
+                uniform_numbers(settings.seed, [questions[i]], width, purposes[k])
+                for i in rows[:: settings.samples]
+                for k in range(settings.samples)
+            ]
+            draws = choose(
+                controller, vectors[rows], np.concatenate(drawn), given, roles, noise=noise
+            )
+            graphs = build_graphs(draws, experts, roles, settings, given)
+            scores, costs = await answer(graphs, [int(row) for row in rows])
+            # Utility: solved - λ · cost.
+            utility = scores - settings.lam * costs
+            gain = torch.from_numpy(_less_baseline(utility, settings)).to(torch.float32)
+            loss = -(draws.log_probability * gain).mean()
+            loss = loss + functional.cross_entropy(draws.task_logits, labels[rows])
+            loss = loss + settings.vae * draws.vae_loss - settings.entropy * draws.entropy.mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            steps.append(Step(epoch, float(scores.mean()), float(costs.mean()), loss.item()))
+            done(steps[-1])
+    return steps
+
+
+def _less_baseline(utility: Floats, settings: TrainingSettings) -> Floats:
+    """Utilities of consecutive samples of each question, less what they are compared with."""
+    if settings.baseline == "none" or len(utility) == 1:
+        return utility
+    if settings.baseline == "batch" or settings.samples == 1:
+        less: Floats = utility - utility.mean()
+        return less
+    each = utility.reshape(-1, settings.samples)
+    others = (each.sum(axis=1, keepdims=True) - each) / (settings.samples - 1)
+    flat: Floats = (each - others).ravel()
+    return flat
