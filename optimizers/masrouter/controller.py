@@ -60,12 +60,15 @@ class Draws(NamedTuple):
     """(n, max agents), positions among the models."""
     log_probability: Tensor
     """(n,), log π of mode, roles and models; its gradient also reaches the number."""
+    model_log_p: Tensor
+    """(n, max agents, models), log of the probabilities that each agent's model was drawn by."""
     task_logits: Tensor
     """(n, tasks)."""
     vae_loss: Tensor
     """A number: the sum of all encoders' losses."""
     entropy: Tensor
-    """(n,), of the mode's and the models' distributions; for those who reward it."""
+    """(n,), of the distributions of the mode, of the number where it is drawn, and of the models
+    (their mean over agents); for those who reward it."""
 
 
 class Given(NamedTuple):
@@ -89,6 +92,11 @@ class Controller(nn.Module):
         sharpness: what all temperatures but the task classifier's are divided by; 1: as published.
             Cosines are at most 1: at a temperature of 1 the best of nine models can't be drawn
             with a probability above .48, however sure the controller is.
+        draw_number: whether the number is 1 + a draw of Binomial(max agents - 1, difficulty), so
+            that its gradient is the policy's, too. Published is difficulty · max agents, rounded:
+            its gradient, by way of Γ, does not know what other numbers would have come to.
+        in_turn: whether an agent's model also depends on those drawn before it, so that models can
+            come in an order. Published are independent draws.
     """
 
     tasks: Tensor
@@ -108,6 +116,8 @@ class Controller(nn.Module):
         domains: Sequence[Sequence[int]],
         max_agents: int = 6,
         sharpness: float = 1.0,
+        draw_number: bool = False,
+        in_turn: bool = False,
     ) -> None:
         super().__init__()
         d = tasks.shape[1]
@@ -124,6 +134,7 @@ class Controller(nn.Module):
             self.register_buffer(name, value, persistent=False)
         self.max_agents = max_agents
         self.sharpness = sharpness
+        self.draw_number = draw_number
         # Task classifier.
         self.question_to_task = nn.Linear(d, H)
         self.task_to_code = nn.Linear(d, H)
@@ -138,6 +149,7 @@ class Controller(nn.Module):
         # Models.
         self.model_vae, self.model_question_vae = VAE(d), VAE(d)
         self.model_context = nn.Linear(3 * H, H)
+        self.models_before = nn.Linear(H, H) if in_turn else None
 
     def forward(
         self,
@@ -152,8 +164,9 @@ class Controller(nn.Module):
 
         Args:
             questions: embeddings, (n, d).
-            uniform: what decides the draws, in [0, 1), (n, 1 + 2 · max agents): one for the mode,
-                then one for every role and one for every model. NaN takes the likeliest.
+            uniform: what decides the draws, in [0, 1), (n, 2 + 2 · max agents): one for the mode,
+                then one for every role, one for every model, and one for the number. NaN takes the
+                likeliest.
             given: what is not to be chosen; its probability does not count.
             noise: draws the encoders' ε; None: codes are their means.
             each_role: agents' models are chosen by their own role in place of the sum of all (for a
@@ -184,10 +197,19 @@ class Controller(nn.Module):
         mode = mode_codes[modes]
 
         # Number: sigmoid(linear(z)) × the largest, rounded; the real number is in log π below.
-        real = torch.sigmoid(self.difficulty(code(self.number_vae, questions)))[:, 0] * most
+        difficulty = self.difficulty(code(self.number_vae, questions))[:, 0]
+        real = torch.sigmoid(difficulty) * most
         numbers = real.detach().round().clamp(1, most).long()
+        entropy = _entropy(mode_logits)
         if given.numbers is not None:
             numbers, real = given.numbers, given.numbers.to(real.dtype)
+        elif self.draw_number:
+            number_logits = _binomial(difficulty, most)
+            drawn = _draw(number_logits, uniform[:, -1])
+            log_p = log_p + _log_p(number_logits, drawn)
+            entropy = entropy + _entropy(number_logits)
+            numbers = drawn + 1
+            real = numbers.to(real.dtype)
         real = real.clamp(min=1.0)
 
         # Roles: one after the other, each seeing the layer-normed sum of those before it.
@@ -224,21 +246,38 @@ class Controller(nn.Module):
             ],
             dim=-1,
         )
-        model_logits = _cosines(self.model_context(context), model_codes)
-        model_logits = model_logits * (self.sharpness / MODEL_TEMPERATURE)
+        queries = self.model_context(context)
         there = torch.arange(most)[None] < numbers[:, None]
-        if given.models is not None:
-            models = given.models
-        else:
-            models = _draw(model_logits, uniform[:, 1 + most :])
-            each = torch.where(there, _log_p(model_logits, models), 0.0)
-            counts = functional.one_hot(models, len(self.models)) * there[..., None]
+        each, columns = [], []
+        before = torch.zeros(n, H)
+        for i in range(most):
+            query = queries[:, i]
+            if self.models_before is not None:
+                query = query + self.models_before(functional.normalize(before, dim=-1))
+            logits = _cosines(query, model_codes) * (self.sharpness / MODEL_TEMPERATURE)
+            drawn = _draw(logits, uniform[:, 1 + most + i])
+            each.append(torch.log_softmax(logits, dim=-1))
+            columns.append(given.models[:, i] if given.models is not None else drawn)
+            before = before + model_codes[columns[-1]]
+        model_log_p, models = torch.stack(each, dim=1), torch.stack(columns, dim=1)
+        if given.models is None:
+            chosen = model_log_p.gather(-1, models[..., None])[..., 0]
+            log_p = log_p + torch.where(there, chosen, 0.0).sum(dim=-1)
+            counts = (functional.one_hot(models, len(self.models)) * there[..., None]).sum(dim=1)
             # The multinomial's log π: Γ(number as a real + 1) gives the number its gradient.
-            ways = torch.lgamma(real + 1.0) - torch.lgamma(counts.sum(dim=1) + 1.0).sum(dim=-1)
-            log_p = log_p + each.sum(dim=-1) + ways
-        entropy = _entropy(mode_logits) + (_entropy(model_logits) * there).sum(-1) / numbers
+            log_p = log_p + torch.lgamma(real + 1.0) - torch.lgamma(counts + 1.0).sum(dim=-1)
+        undecided = -(model_log_p.exp() * model_log_p).sum(dim=-1)
+        entropy = entropy + (undecided * there).sum(-1) / numbers
         return Draws(
-            modes, numbers, roles, models, log_p, task_logits, torch.stack(losses).sum(), entropy
+            modes,
+            numbers,
+            roles,
+            models,
+            log_p,
+            model_log_p,
+            task_logits,
+            torch.stack(losses).sum(),
+            entropy,
         )
 
 
@@ -246,6 +285,14 @@ def _cosines(a: Tensor, b: Tensor) -> Tensor:
     """Of rows (…, h) with rows (m, h): (…, m)."""
     cosines: Tensor = functional.normalize(a, dim=-1) @ functional.normalize(b, dim=-1).T
     return cosines
+
+
+def _binomial(logits: Tensor, most: int) -> Tensor:
+    """Log-probabilities (n, most) of Binomial(most - 1, sigmoid(logits)), of (n,)."""
+    k = torch.arange(most, dtype=logits.dtype)
+    ways = torch.lgamma(torch.tensor(float(most))) - torch.lgamma(k + 1) - torch.lgamma(most - k)
+    yes, no = functional.logsigmoid(logits)[:, None], functional.logsigmoid(-logits)[:, None]
+    return ways + k * yes + (most - 1 - k) * no
 
 
 def _draw(logits: Tensor, uniform: Tensor) -> Tensor:

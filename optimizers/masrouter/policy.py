@@ -24,7 +24,7 @@ from swarm.runtime.policy import Arrays, Policy
 
 if TYPE_CHECKING:
     from swarm.optimizers.embedding import Encoder
-    from swarm.optimizers.masrouter.controller import Controller, Draws
+    from swarm.optimizers.masrouter.controller import Controller, Draws, Given
 
 Vectors = NDArray[np.float32]
 
@@ -42,6 +42,9 @@ class RoutingSettings(BaseModel):
     """Of the draws. A question draws the same in any company."""
     sharpness: float = Field(1.0, gt=0)
     """See `Controller`; 1: as published."""
+    draw_number: bool = True
+    in_turn: bool = True
+    """See `Controller`; both False as published."""
     decision_role: str = "judge"
     decide_alone: bool = False
     """Whether a decision agent also reads a single response, as published. Ours spares it."""
@@ -115,7 +118,7 @@ class MasRouterPolicy(Policy):
     def graphs_of(self, vectors: Vectors, questions: Sequence[str]) -> list[AgentGraph]:
         """The graphs of questions that are embedded already, (n, d)."""
         how = self.settings
-        width = 1 + 2 * how.max_agents
+        width = draws_of(how.max_agents)
         uniform = np.full((len(questions), width), np.nan, np.float32)
         if how.sample:
             uniform = uniform_numbers(how.seed, questions, width)
@@ -213,7 +216,14 @@ def make_controller(
         domains=[[index[role.name] for role in domain.roles] for domain in domains],
         max_agents=settings.max_agents,
         sharpness=settings.sharpness,
+        draw_number=settings.draw_number,
+        in_turn=settings.in_turn,
     )
+
+
+def draws_of(max_agents: int) -> int:
+    """How many numbers decide a question's draws: of mode, roles, models, and number of agents."""
+    return 2 + 2 * max_agents
 
 
 def uniform_numbers(
@@ -235,26 +245,7 @@ def choose(
     """The controller's choices; for a given graph, of its agents' models only."""
     import torch
 
-    from swarm.optimizers.masrouter.controller import Given
-
-    given = None
-    if graph is not None:
-        n, index = len(vectors), {role.name: i for i, role in enumerate(roles)}
-        if len(graph.agents) > controller.max_agents:
-            raise InputError(
-                f"the graph has {len(graph.agents)} agents, and `max_agents` is "
-                f"{controller.max_agents}: raise it, and fit again"
-            )
-        unknown = [agent.role for agent in graph.agents if agent.role not in index]
-        if unknown:
-            raise PoolError(f"the controller does not know role `{unknown[0]}`: fit it with it")
-        played = [index[agent.role] for agent in graph.agents]
-        played += [0] * (controller.max_agents - len(played))
-        given = Given(
-            modes=torch.zeros(n, dtype=torch.long),
-            numbers=torch.full((n,), len(graph.agents)),
-            roles=torch.tensor(played).expand(n, -1),
-        )
+    given = None if graph is None else given_of(graph, len(vectors), controller, roles)
     draws: Draws = controller(
         torch.from_numpy(vectors),
         torch.from_numpy(uniform),
@@ -263,6 +254,35 @@ def choose(
         **options,
     )
     return draws
+
+
+def given_of(graph: AgentGraph, n: int, controller: Controller, roles: Sequence[Role]) -> Given:
+    """What is not to be chosen for n questions that all get this graph.
+
+    Raises:
+        InputError: the graph has more agents than the controller can have.
+        PoolError: an agent's role is not one of `roles`.
+    """
+    import torch
+
+    from swarm.optimizers.masrouter.controller import Given
+
+    index = {role.name: i for i, role in enumerate(roles)}
+    if len(graph.agents) > controller.max_agents:
+        raise InputError(
+            f"the graph has {len(graph.agents)} agents, and `max_agents` is "
+            f"{controller.max_agents}: raise it, and fit again"
+        )
+    unknown = [agent.role for agent in graph.agents if agent.role not in index]
+    if unknown:
+        raise PoolError(f"the controller does not know role `{unknown[0]}`: fit it with it")
+    played = [index[agent.role] for agent in graph.agents]
+    played += [0] * (controller.max_agents - len(played))
+    return Given(
+        modes=torch.zeros(n, dtype=torch.long),
+        numbers=torch.full((n,), len(graph.agents)),
+        roles=torch.tensor(played).expand(n, -1),
+    )
 
 
 def build_graphs(

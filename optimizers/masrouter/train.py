@@ -8,11 +8,11 @@ answers one after the other.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from swarm.agents.role import Role
 from swarm.graphs.graph import AgentGraph
@@ -21,10 +21,15 @@ from swarm.optimizers.masrouter.policy import (
     Vectors,
     build_graphs,
     choose,
+    draws_of,
+    given_of,
     uniform_numbers,
 )
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from swarm.optimizers.masrouter.controller import Controller
 
 Floats = NDArray[np.float64]
@@ -34,6 +39,8 @@ Answer = Callable[[Sequence[AgentGraph], Sequence[int]], Awaitable[tuple[Floats,
 
 class TrainingSettings(RoutingSettings):
     """The paper's knobs, with its values, and ours, which are off by `reference`."""
+
+    model_config = ConfigDict(populate_by_name=True)
 
     lam: float = Field(0.0, ge=0, alias="lambda")
     """λ: how much score a unit of cost takes off."""
@@ -55,15 +62,25 @@ class TrainingSettings(RoutingSettings):
     samples."""
     entropy: float = Field(0.01, ge=0)
     """Reward for undecidedness, which keeps the controller from settling early; 0 as published."""
+    draw_codes: bool = False
+    """Whether the encoders' codes are drawn while training, as published; else they are means."""
+    warm: int = Field(200, ge=0)
+    """Steps before all others, in which the models' distribution climbs what each expert made of
+    each question alone. That is known by then for every expert, so the gradient is exact and
+    nothing is asked. 0 as published."""
 
 
-AS_PUBLISHED = {
+AS_PUBLISHED: dict[str, Any] = {
     "samples": 1,
     "baseline": "none",
     "entropy": 0.0,
     "sample": True,
     "sharpness": 1.0,
     "decide_alone": True,
+    "draw_number": False,
+    "in_turn": False,
+    "draw_codes": True,
+    "warm": 0,
 }
 """What `reference` sets."""
 
@@ -89,6 +106,7 @@ async def train(
     settings: TrainingSettings,
     *,
     given: AgentGraph | None = None,
+    alone: Floats | None = None,
     done: Callable[[Step], None] = lambda step: None,
 ) -> list[Step]:
     """Trains `controller` in place; the same questions and seed train the same.
@@ -96,6 +114,7 @@ async def train(
     Args:
         vectors: embeddings of the questions, (n, d).
         domains: each question's, as a position; what the task classifier learns.
+        alone: (n, m): the utility of each expert asked alone; see `TrainingSettings.warm`.
         done: is told of every step.
     """
     import torch
@@ -103,11 +122,17 @@ async def train(
 
     rng = np.random.default_rng(settings.seed)
     noise = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    codes = noise if settings.draw_codes else None
     optimizer = torch.optim.Adam(controller.parameters(), lr=settings.learning_rate)
     labels = torch.tensor(list(domains), dtype=torch.long)
-    width = 1 + 2 * settings.max_agents
+    width = draws_of(settings.max_agents)
     steps: list[Step] = []
     chosen = rng.permutation(len(questions))[: max(1, round(settings.train * len(questions)))]
+    if alone is not None and settings.warm:
+        first = sorted(chosen)
+        _warm_up(
+            controller, vectors[first], labels[first], alone[first], roles, settings, given, codes
+        )
     for epoch in range(settings.epochs):
         order = rng.permutation(chosen)
         for start in range(0, len(order), settings.batch):
@@ -119,7 +144,7 @@ async def train(
                 for k in range(settings.samples)
             ]
             draws = choose(
-                controller, vectors[rows], np.concatenate(drawn), given, roles, noise=noise
+                controller, vectors[rows], np.concatenate(drawn), given, roles, noise=codes
             )
             graphs = build_graphs(draws, experts, roles, settings, given)
             scores, costs = await answer(graphs, [int(row) for row in rows])
@@ -135,6 +160,49 @@ async def train(
             steps.append(Step(epoch, float(scores.mean()), float(costs.mean()), loss.item()))
             done(steps[-1])
     return steps
+
+
+def _warm_up(
+    controller: Controller,
+    vectors: Vectors,
+    labels: Tensor,
+    alone: Floats,
+    roles: Sequence[Role],
+    settings: TrainingSettings,
+    graph: AgentGraph | None,
+    noise: torch.Generator | None,
+) -> None:
+    """Climbs Σ_m π(m) u(m), the expected utility of an agent that works alone, of all questions in
+    every step, in whatever mode and role."""
+    import torch
+    from torch.nn import functional
+
+    from swarm.optimizers.masrouter.controller import Given
+
+    n, most = len(vectors), controller.max_agents
+    optimizer = torch.optim.Adam(controller.parameters(), lr=settings.learning_rate)
+    draws = torch.Generator().manual_seed(settings.seed)
+    utility = torch.from_numpy(alone - alone.mean(axis=1, keepdims=True)).to(torch.float32)
+    questions, ones = torch.from_numpy(vectors), torch.ones(n, dtype=torch.long)
+    for _ in range(settings.warm):
+        if graph is None:
+            modes = torch.randint(len(controller.modes), (n,), generator=draws)
+            given = Given(modes=modes, numbers=ones)
+        else:
+            given = given_of(graph, n, controller, roles)._replace(numbers=ones)
+        drawn = controller(
+            questions,
+            torch.rand(n, draws_of(most), generator=draws),
+            given=given,
+            each_role=graph is not None,
+            noise=noise,
+        )
+        p = drawn.model_log_p[:, 0].exp()
+        loss = -(p * utility).sum(dim=-1).mean() + settings.vae * drawn.vae_loss
+        loss = loss + functional.cross_entropy(drawn.task_logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
 
 def _less_baseline(utility: Floats, settings: TrainingSettings) -> Floats:
