@@ -61,7 +61,8 @@ class Draws(NamedTuple):
     log_probability: Tensor
     """(n,), log π of mode, roles and models; its gradient also reaches the number."""
     model_log_p: Tensor
-    """(n, max agents, models), log of the probabilities that each agent's model was drawn by."""
+    """(n, agents, models), log of the probabilities that each agent's model was drawn by; agents up
+    to the largest of the numbers."""
     task_logits: Tensor
     """(n, tasks)."""
     vae_loss: Tensor
@@ -150,6 +151,8 @@ class Controller(nn.Module):
         self.model_vae, self.model_question_vae = VAE(d), VAE(d)
         self.model_context = nn.Linear(3 * H, H)
         self.models_before = nn.Linear(H, H) if in_turn else None
+        # What a cosine loses each time that its model was drawn before.
+        self.again = nn.Parameter(torch.tensor(0.5)) if in_turn else None
 
     def forward(
         self,
@@ -204,7 +207,7 @@ class Controller(nn.Module):
         if given.numbers is not None:
             numbers, real = given.numbers, given.numbers.to(real.dtype)
         elif self.draw_number:
-            number_logits = _binomial(difficulty, most)
+            number_logits = _binomial(difficulty * self.sharpness, most)
             drawn = _draw(number_logits, uniform[:, -1])
             log_p = log_p + _log_p(number_logits, drawn)
             entropy = entropy + _entropy(number_logits)
@@ -216,7 +219,8 @@ class Controller(nn.Module):
         role_codes = code(self.role_vae, self.roles)
         summary = torch.zeros(n, H)
         roles = torch.zeros(n, most, dtype=torch.long)
-        for i in range(most):
+        reach = int(numbers.max()) if n else 0
+        for i in range(reach):
             present = i < numbers
             if given.roles is not None:
                 drawn = given.roles[:, i]
@@ -234,36 +238,43 @@ class Controller(nn.Module):
         question = code(self.model_question_vae, questions)
         model_codes = code(self.model_vae, self.models)
         told = (
-            role_codes[roles]
+            role_codes[roles[:, :reach]]
             if each_role
-            else self.role_norm(summary)[:, None].expand(-1, most, -1)
+            else self.role_norm(summary)[:, None].expand(-1, reach, -1)
         )
         context = torch.cat(
             [
-                question[:, None].expand(-1, most, -1),
-                mode[:, None].expand(-1, most, -1),
+                question[:, None].expand(-1, reach, -1),
+                mode[:, None].expand(-1, reach, -1),
                 told,
             ],
             dim=-1,
         )
         queries = self.model_context(context)
-        there = torch.arange(most)[None] < numbers[:, None]
-        each, columns = [], []
-        before = torch.zeros(n, H)
-        for i in range(most):
+        there = torch.arange(reach)[None] < numbers[:, None]
+        models = torch.zeros(n, most, dtype=torch.long)
+        each: list[Tensor] = []
+        before, times = torch.zeros(n, H), torch.zeros(n, len(self.models))
+        for i in range(reach):
             query = queries[:, i]
             if self.models_before is not None:
                 query = query + self.models_before(functional.normalize(before, dim=-1))
-            logits = _cosines(query, model_codes) * (self.sharpness / MODEL_TEMPERATURE)
+            logits = _cosines(query, model_codes)
+            if self.again is not None:
+                logits = logits - self.again * times
+            logits = logits * (self.sharpness / MODEL_TEMPERATURE)
             drawn = _draw(logits, uniform[:, 1 + most + i])
             each.append(torch.log_softmax(logits, dim=-1))
-            columns.append(given.models[:, i] if given.models is not None else drawn)
-            before = before + model_codes[columns[-1]]
-        model_log_p, models = torch.stack(each, dim=1), torch.stack(columns, dim=1)
+            player = given.models[:, i] if given.models is not None else drawn
+            models[:, i] = player
+            before = before + model_codes[player]
+            times = times + functional.one_hot(player, len(self.models))
+        model_log_p = torch.stack(each, dim=1)
         if given.models is None:
-            chosen = model_log_p.gather(-1, models[..., None])[..., 0]
+            drawn = models[:, :reach]
+            chosen = model_log_p.gather(-1, drawn[..., None])[..., 0]
             log_p = log_p + torch.where(there, chosen, 0.0).sum(dim=-1)
-            counts = (functional.one_hot(models, len(self.models)) * there[..., None]).sum(dim=1)
+            counts = (functional.one_hot(drawn, len(self.models)) * there[..., None]).sum(dim=1)
             # The multinomial's log π: Γ(number as a real + 1) gives the number its gradient.
             log_p = log_p + torch.lgamma(real + 1.0) - torch.lgamma(counts + 1.0).sum(dim=-1)
         undecided = -(model_log_p.exp() * model_log_p).sum(dim=-1)

@@ -31,7 +31,14 @@ from swarm.optimizers.masrouter.policy import (
     mode_texts,
     role_text,
 )
-from swarm.optimizers.masrouter.train import AS_PUBLISHED, Floats, Step, TrainingSettings, train
+from swarm.optimizers.masrouter.train import (
+    AS_PUBLISHED,
+    Answer,
+    Floats,
+    Step,
+    TrainingSettings,
+    train,
+)
 from swarm.optimizers.outcomes import Outcomes
 from swarm.optimizers.policy import Bench, PolicyOptimizer, PolicySettings
 from swarm.runtime.evaluate import Evaluation
@@ -197,7 +204,7 @@ class MasRouter(PolicyOptimizer):
         labels = [0] * len(outcomes)
         if len(domains) > 1:
             labels = [index[str(example.meta[how.tag or ""])] for example in bench.examples]
-        answer = _Answers(bench, how.cost)
+        answer = self._answers(bench)
         alone = None
         if how.warm:
             rows = range(len(outcomes))
@@ -232,6 +239,9 @@ class MasRouter(PolicyOptimizer):
 
     steps: Sequence[Step] = ()
     """What the steps of the last training came to."""
+
+    def _answers(self, bench: Bench) -> Answer:
+        return _Answers(bench, self._settings.cost)
 
     def _domains(self, pool: Pool) -> list[Domain]:
         how = self._settings

@@ -40,7 +40,7 @@ class RoutingSettings(BaseModel):
     """Whether mode, roles and models are drawn, as published. Ours takes the likeliest."""
     seed: int = Field(0, ge=0)
     """Of the draws. A question draws the same in any company."""
-    sharpness: float = Field(1.0, gt=0)
+    sharpness: float = Field(8.0, gt=0)
     """See `Controller`; 1: as published."""
     draw_number: bool = True
     in_turn: bool = True

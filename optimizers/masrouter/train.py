@@ -49,7 +49,8 @@ class TrainingSettings(RoutingSettings):
     epochs: int = Field(5, ge=1)
     batch: int = Field(16, ge=1)
     """Questions a step."""
-    learning_rate: float = Field(0.01, gt=0)
+    learning_rate: float = Field(0.003, gt=0)
+    """The paper's is 0.01."""
     vae: float = Field(0.001, ge=0)
     """Weight of the encoders' losses."""
     train: float = Field(1.0, gt=0, le=1)
@@ -64,11 +65,14 @@ class TrainingSettings(RoutingSettings):
     """Reward for undecidedness, which keeps the controller from settling early; 0 as published."""
     draw_codes: bool = False
     """Whether the encoders' codes are drawn while training, as published; else they are means."""
-    warm: int = Field(200, ge=0)
-    """Steps before all others, in which the models' distribution climbs what each expert made of
-    each question alone. That is known by then for every expert, so the gradient is exact and
-    nothing is asked. 0 as published."""
+    warm: int = Field(100, ge=0)
+    """Steps before all others, in which the models' distribution learns from what each expert made
+    of each question alone: that is known by then for every expert, so nothing is asked or drawn.
+    0 as published."""
 
+
+WARMTH = 0.1
+"""Temperature of the utilities that the warm start aims at."""
 
 AS_PUBLISHED: dict[str, Any] = {
     "samples": 1,
@@ -76,6 +80,7 @@ AS_PUBLISHED: dict[str, Any] = {
     "entropy": 0.0,
     "sample": True,
     "sharpness": 1.0,
+    "learning_rate": 0.01,
     "decide_alone": True,
     "draw_number": False,
     "in_turn": False,
@@ -172,8 +177,11 @@ def _warm_up(
     graph: AgentGraph | None,
     noise: torch.Generator | None,
 ) -> None:
-    """Climbs Σ_m π(m) u(m), the expected utility of an agent that works alone, of all questions in
-    every step, in whatever mode and role."""
+    """Brings an agent's π(m) near softmax(u(m) / `WARMTH`), u the utility of expert m alone, for all
+    questions in every step, in whatever mode and roles. A question counts as much as the choice
+    matters, max u - min u, and a little more. (To climb Σ π(m) u(m) itself ends at the best single
+    expert for all, where softmax is sharp.) Where models are drawn in turn, those that come later
+    learn the same of the experts that are not drawn yet."""
     import torch
     from torch.nn import functional
 
@@ -182,14 +190,17 @@ def _warm_up(
     n, most = len(vectors), controller.max_agents
     optimizer = torch.optim.Adam(controller.parameters(), lr=settings.learning_rate)
     draws = torch.Generator().manual_seed(settings.seed)
-    utility = torch.from_numpy(alone - alone.mean(axis=1, keepdims=True)).to(torch.float32)
-    questions, ones = torch.from_numpy(vectors), torch.ones(n, dtype=torch.long)
+    utility = torch.from_numpy(alone).to(torch.float32)
+    spread = utility.amax(dim=-1) - utility.amin(dim=-1)
+    weight = 0.1 + spread / spread.mean().clamp(min=1e-9)
+    questions = torch.from_numpy(vectors)
     for _ in range(settings.warm):
         if graph is None:
+            numbers = torch.randint(1, most + 1, (n,), generator=draws)
             modes = torch.randint(len(controller.modes), (n,), generator=draws)
-            given = Given(modes=modes, numbers=ones)
+            given = Given(modes=modes, numbers=numbers)
         else:
-            given = given_of(graph, n, controller, roles)._replace(numbers=ones)
+            given = given_of(graph, n, controller, roles)
         drawn = controller(
             questions,
             torch.rand(n, draws_of(most), generator=draws),
@@ -197,8 +208,17 @@ def _warm_up(
             each_role=graph is not None,
             noise=noise,
         )
-        p = drawn.model_log_p[:, 0].exp()
-        loss = -(p * utility).sum(dim=-1).mean() + settings.vae * drawn.vae_loss
+        reach = drawn.model_log_p.shape[1]
+        there = torch.arange(reach)[None] < drawn.numbers[:, None]
+        taken = functional.one_hot(drawn.models[:, :reach], len(controller.models))
+        before = taken.cumsum(dim=1) - taken > 0
+        # Who has drawn all begins anew.
+        before &= ~before.all(dim=-1, keepdim=True)
+        if not settings.in_turn:
+            before = torch.zeros_like(before)
+        target = torch.softmax((utility[:, None] / WARMTH).masked_fill(before, -torch.inf), dim=-1)
+        each = -(target * drawn.model_log_p).sum(dim=-1) * there * weight[:, None]
+        loss = each.sum() / there.sum() + settings.vae * drawn.vae_loss
         loss = loss + functional.cross_entropy(drawn.task_logits, labels)
         optimizer.zero_grad()
         loss.backward()
