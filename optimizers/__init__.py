@@ -21,6 +21,7 @@ OPTIMIZERS: dict[str, str] = {
     "hetero_swarm": "swarm.optimizers.hetero_swarm:HeterogeneousSwarm",
     "lorahub": "swarm.optimizers.baselines.lorahub:LoraHub",
     "majority_vote": "swarm.optimizers.baselines.majority_vote:MajorityVote",
+    "masrouter": "swarm.optimizers.masrouter.optimizer:MasRouter",
     "model_swarms": "swarm.optimizers.baselines.model_swarms:ModelSwarms",
     "random_graphs": "swarm.optimizers.baselines.random_graphs:RandomGraphs",
     "role_step": "swarm.optimizers.role_step:RoleStep",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from swarm.graphs.graph import Agent, AgentGraph
     from swarm.optimizers.budget import Budget
     from swarm.optimizers.hetero_swarm import HeterogeneousSwarm
+    from swarm.optimizers.masrouter.optimizer import MasRouter
     from swarm.optimizers.role_step import RoleStep, random_graphs
     from swarm.optimizers.symbolic_moe import SymbolicMoE
     from swarm.runtime.runtime import Runtime
@@ -27,6 +28,7 @@ _EXPORTS = {
     "Example": "swarm.tasks",
     "Expert": "swarm.agents.expert",
     "HeterogeneousSwarm": "swarm.optimizers.hetero_swarm",
+    "MasRouter": "swarm.optimizers.masrouter.optimizer",
     "Pool": "swarm.agents.expert",
     "Price": "swarm.agents.expert",
     "Recording": "swarm.agents.recording",
@@ -53,6 +55,7 @@ __all__ = [
     "Example",
     "Expert",
     "HeterogeneousSwarm",
+    "MasRouter",
     "Pool",
     "Price",
     "Recording",

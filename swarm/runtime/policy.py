@@ -45,6 +45,7 @@ POLICIES: dict[str, str] = {
     "select_llm": "swarm.optimizers.routers.select_llm:SelectLLM",
     "smoothie": "swarm.optimizers.routers.smoothie:Smoothie",
     "symbolic_moe": "swarm.optimizers.recruit:Recruiter",
+    "masrouter": "swarm.optimizers.masrouter.policy:MasRouterPolicy",
 }
 """Name → where its class is, known without importing it or the packages it needs."""
 

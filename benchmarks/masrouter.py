@@ -1,0 +1,285 @@
+"""MasRouter on the zoo: what it scores and costs along λ, beside every mode played the same way.
+
+    python benchmarks/masrouter.py --out benchmarks/results/masrouter.json
+
+Fitted on the first dev questions of relay and skills, measured on test. Every expert is given a
+price of 1 USD per million tokens; costs are USD a thousand questions, as if nothing had been known.
+The zoo's prompts are compact: roles are not in them, so `io` and `cot` are the same there, and
+roles decide nothing but which models a question gets.
+
+A fixed mode has, of all its candidates, the one with the best score on the same dev questions (the
+cheapest of several): 1 to 6 agents played by the best single expert, or by experts that are drawn
+uniformly for each question. It dominates nothing and is dominated if the front has a point that
+scores as much or more and costs less, or scores more and costs no more.
+
+Training speed: what one step of training asks for (64 graphs of 16 questions), from nothing known,
+through the scheduler in one batch, against the same graphs and questions one after the other
+through the same engine, both with answers remembered. The update of the networks is left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from _perfect import ZOO
+from _table import arguments, report
+
+import swarm
+from swarm.agents.expert import Price
+from swarm.graphs.graph import AgentGraph
+from swarm.optimizers.masrouter.modes import MODES, mode_graph
+from swarm.optimizers.masrouter.optimizer import _Answers, costs_of
+from swarm.optimizers.masrouter.train import Answer
+from swarm.optimizers.policy import Bench
+from swarm.runtime.cache import MemoryCache
+from swarm.runtime.evaluate import Evaluator
+from swarm.runtime.progress import Silent
+
+LAMBDAS = (0.0, 500.0, 2000.0)
+"""Score that a USD takes off; a call of the zoo takes about 0.00005 USD."""
+DRAWS = "drawn uniformly"
+Measured = tuple[float, float]
+"""Score, and USD a thousand questions."""
+
+
+def main() -> None:
+    parser = arguments(__doc__.partition("\n")[0])
+    parser.add_argument("--tasks", nargs="*", default=["skills", "relay"])
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--published-seeds", type=int, default=1)
+    parser.add_argument("--questions", type=int, default=100, help="of dev")
+    parser.add_argument("--test", type=int, default=200, help="questions of test")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--lambdas", type=float, nargs="*", default=list(LAMBDAS))
+    parser.add_argument("--store", default="sqlite://")
+    options = parser.parse_args()
+    loaded = swarm.Pool.load(ZOO / "pool.toml")
+    price = Price(input=1.0, output=1.0)
+    pool = swarm.Pool(
+        [expert.model_copy(update={"price": price}) for expert in loaded.values()], name="zoo"
+    )
+    runtime = swarm.Runtime()
+    headline: dict[str, Any] = {"masrouter_front": {}, "fixed_modes": {}}
+    rows: list[dict[str, Any]] = []
+    dominates: list[bool] = []
+    at_zero: dict[str, Any] = {}
+    with swarm.Store.open(options.store) as store:
+        for name in options.tasks:
+            task = swarm.Task.load(ZOO / f"{name}.toml")
+            fixed = _fixed_modes(task, pool, runtime, options)
+            headline["fixed_modes"][name] = {mode: best[:2] for mode, best in fixed.items()}
+            for mode, (score, cost, how) in fixed.items():
+                rows.append(
+                    {"task": name, "system": mode, "how": how, "score": score, "cost": cost}
+                )
+            fronts: dict[str, list[tuple[float, float, float]]] = {}
+            for variant in ("ours", "published"):
+                fronts[variant] = []
+                for lam in options.lambdas:
+                    seeds = options.seeds if variant == "ours" else options.published_seeds
+                    found = [
+                        _fit(task, pool, runtime, store, options, variant, lam, seed)
+                        for seed in range(seeds)
+                    ]
+                    score = statistics.mean(s for s, _, _ in found)
+                    cost = statistics.mean(c for _, c, _ in found)
+                    fronts[variant].append((lam, score, cost))
+                    rows.append(
+                        {
+                            "task": name,
+                            "system": f"MasRouter, {variant}",
+                            "how": f"λ {lam:g}",
+                            "score": score,
+                            "cost": cost,
+                            "calls": statistics.mean(n for _, _, n in found),
+                            "by_seed": " ".join(f"{s:.3f}/{c:.3f}" for s, c, _ in found),
+                        }
+                    )
+            headline["masrouter_front"][name] = fronts["ours"]
+            headline.setdefault("published_front", {})[name] = fronts["published"]
+            best = max(score for score, _, _ in fixed.values())
+            at_zero[name] = {"masrouter": fronts["ours"][0][1], "best_fixed": best}
+            beaten = {
+                mode: any(_beats((s, c), (score, cost)) for _, s, c in fronts["ours"])
+                for mode, (score, cost, _) in fixed.items()
+            }
+            one = any(
+                all(_beats((s, c), (score, cost)) for score, cost, _ in fixed.values())
+                for _, s, c in fronts["ours"]
+            )
+            headline.setdefault("dominated", {})[name] = beaten
+            headline.setdefault("one_point_dominates_all", {})[name] = one
+            dominates.append(all(beaten.values()))
+    headline["masrouter_dominates"] = all(dominates)
+    headline["at_zero"] = at_zero
+    headline |= _speed(pool, runtime)
+    size = {k: getattr(options, k) for k in ("seeds", "questions", "test", "epochs")}
+    report({**headline, **size, "measured_on": "two shared CPU cores"}, rows, options)
+
+
+def _beats(a: Measured, b: Measured) -> bool:
+    return (a[0] >= b[0] and a[1] < b[1]) or (a[0] > b[0] and a[1] <= b[1])
+
+
+def _said(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _fit(
+    task: swarm.Task,
+    pool: swarm.Pool,
+    runtime: swarm.Runtime,
+    store: swarm.Store,
+    options: Any,
+    variant: str,
+    lam: float,
+    seed: int,
+) -> tuple[float, float, float]:
+    """Score, USD a thousand questions and calls a question, on test."""
+    started = time.perf_counter()
+    job = swarm.MasRouter(
+        **{"lambda": lam},
+        seed=seed,
+        epochs=options.epochs,
+        measure=False,
+        reference=variant == "published",
+    )
+    best = job.fit(
+        task, pool, limit=options.questions, store=store, runtime=runtime, progress=Silent()
+    )
+    summary = best.evaluate(task, "test", limit=options.test, store=store).summary()
+    score, cost = summary.score, 1000 * summary.cost / summary.questions
+    calls = summary.calls / summary.questions
+    _said(
+        f"{task.name} {variant} λ={lam:g} seed {seed}: {score:.3f}, {cost:.4f}, {calls:.1f} calls, "
+        f"{time.perf_counter() - started:.0f} s"
+    )
+    return score, cost, calls
+
+
+def _candidates(
+    pool: swarm.Pool, mode: str, best: str, n: int, questions: int
+) -> dict[str, list[AgentGraph]]:
+    """How a mode may be played by n agents: a graph for each question."""
+    rng = np.random.default_rng(n)
+    names = list(pool)
+
+    def graph(experts: list[str]) -> AgentGraph:
+        return mode_graph(MODES[mode], experts, ["solver"] * n)
+
+    return {
+        f"{n} × {best}": [graph([best] * n)] * questions,
+        f"{n} {DRAWS}": [
+            graph([names[i] for i in rng.integers(len(names), size=n)]) for _ in range(questions)
+        ],
+    }
+
+
+def _fixed_modes(
+    task: swarm.Task, pool: swarm.Pool, runtime: swarm.Runtime, options: Any
+) -> dict[str, tuple[float, float, str]]:
+    """Mode → score and cost on test of its best candidate on dev, and which that is."""
+
+    def measure(split: str, limit: int, systems: list[list[AgentGraph]]) -> list[Measured]:
+        return _measure(task, split, limit, pool, runtime, memory, systems)
+
+    n, memory = options.questions, MemoryCache()
+    alone = measure("dev", n, [[swarm.single(name).graph] * n for name in pool])
+    best = list(pool)[max(range(len(alone)), key=lambda i: alone[i][0])]
+    found = {}
+    for mode in MODES:
+        dev: dict[str, list[AgentGraph]] = {}
+        test: dict[str, list[AgentGraph]] = {}
+        for size in range(1, 7):
+            dev |= _candidates(pool, mode, best, size, n)
+            test |= _candidates(pool, mode, best, size, options.test)
+        scored = dict(zip(dev, measure("dev", n, list(dev.values())), strict=True))
+        chosen = max(scored, key=lambda how: (scored[how][0], -scored[how][1]))
+        [(score, cost)] = measure("test", options.test, [test[chosen]])
+        found[mode] = (score, cost, chosen)
+        _said(f"{task.name} {mode}: {chosen}: {score:.3f}, {cost:.4f}")
+    return found
+
+
+def _measure(
+    task: swarm.Task,
+    split: str,
+    limit: int,
+    pool: swarm.Pool,
+    runtime: swarm.Runtime,
+    memory: MemoryCache,
+    systems: list[list[AgentGraph]],
+) -> list[Measured]:
+    """Of systems that each have a graph for every question."""
+
+    async def run() -> list[Measured]:
+        evaluator = Evaluator(task, split, pool, runtime.scheduler(memory), limit=limit)
+        work: dict[AgentGraph, dict[int, None]] = {}
+        for graphs in systems:
+            for row, graph in enumerate(graphs):
+                work.setdefault(graph, {})[row] = None
+        known: dict[tuple[AgentGraph, int], Measured] = {}
+        for each in await evaluator.each([(graph, list(rows)) for graph, rows in work.items()]):
+            for row, score, cost in zip(each.rows, each.scores, costs_of(each, "usd"), strict=True):
+                known[each.graph, row] = score, cost
+        found = []
+        for graphs in systems:
+            both = [known[graph, row] for row, graph in enumerate(graphs)]
+            found.append(
+                (statistics.mean(s for s, _ in both), 1000 * statistics.mean(c for _, c in both))
+            )
+        return found
+
+    return asyncio.run(run())
+
+
+class _Timed(swarm.MasRouter):
+    """Notes what training asks for, and answers it in one batch or one by one."""
+
+    apart = False
+    seconds = 0.0
+    traces: list[str]
+
+    def _answers(self, bench: Bench) -> Answer:
+        answers = _Answers(bench, "usd")
+        self.traces = []
+
+        async def answer(graphs: Sequence[AgentGraph], rows: Sequence[int]) -> Any:
+            started = time.perf_counter()
+            if self.apart:
+                for graph, row in zip(graphs, rows, strict=True):
+                    await answers([graph], [row])
+            found = await answers(graphs, rows)
+            self.seconds += time.perf_counter() - started
+            self.traces += [f"{row} {g.to_json()}" for g, row in zip(graphs, rows, strict=True)]
+            return found
+
+        return answer
+
+
+def _speed(pool: swarm.Pool, runtime: swarm.Runtime) -> dict[str, Any]:
+    task = swarm.Task.load(ZOO / "relay.toml")
+    found = []
+    for apart in (True, False):
+        # Without a warm start, whose answers come first.
+        job = _Timed(epochs=1, warm=0, measure=False, seed=1)
+        job.apart = apart
+        job.fit(task, pool, limit=16, store="sqlite://", runtime=runtime, progress=Silent())
+        found.append((job.seconds, job.traces))
+        _said(f"a step of {len(job.traces)} graphs, apart {apart}: {job.seconds:.2f} s")
+    assert found[0][1] == found[1][1]
+    return {
+        "training_speedup": found[0][0] / found[1][0],
+        "step_one_by_one_seconds": found[0][0],
+        "step_batched_seconds": found[1][0],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""How MasRouter's controller learns: by policy gradient on score minus λ times cost.
+
+MasRouter, arXiv 2502.11133, section 4.4. All questions of a batch are answered together, by
+whatever graphs were drawn for them, so that the scheduler can batch by model; the published code
+answers one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+
+from swarm.agents.role import Role
+from swarm.graphs.graph import AgentGraph
+from swarm.optimizers.masrouter.policy import (
+    RoutingSettings,
+    Vectors,
+    build_graphs,
+    choose,
+    draws_of,
+    given_of,
+    uniform_numbers,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from swarm.optimizers.masrouter.controller import Controller
+
+Floats = NDArray[np.float64]
+Answer = Callable[[Sequence[AgentGraph], Sequence[int]], Awaitable[tuple[Floats, Floats]]]
+"""Graphs, and the row of the question that each answers → their scores and costs, (n,) each."""
+
+
+class TrainingSettings(RoutingSettings):
+    """The paper's knobs, with its values, and ours, which are off by `reference`."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    lam: float = Field(0.0, ge=0, alias="lambda")
+    """λ: how much score a unit of cost takes off."""
+    cost: Literal["usd", "tokens", "calls"] = "usd"
+    """What cost is counted in: by the experts' prices, or in thousands of tokens, or in calls."""
+    epochs: int = Field(5, ge=1)
+    batch: int = Field(16, ge=1)
+    """Questions a step."""
+    learning_rate: float = Field(0.003, gt=0)
+    """The paper's is 0.01."""
+    vae: float = Field(0.001, ge=0)
+    """Weight of the encoders' losses."""
+    train: float = Field(1.0, gt=0, le=1)
+    """Share of the questions that is trained on (the paper takes 0.2 of a benchmark)."""
+    samples: int = Field(4, ge=1)
+    """Graphs drawn for a question in one step; the paper's is 1."""
+    baseline: Literal["none", "batch", "question"] = "question"
+    """What is subtracted from the utility, which leaves the gradient's mean and lowers its variance
+    (Williams 1992): nothing, as published; the batch's mean; the mean of the question's other
+    samples."""
+    entropy: float = Field(0.01, ge=0)
+    """Reward for undecidedness, which keeps the controller from settling early; 0 as published."""
+    draw_codes: bool = False
+    """Whether the encoders' codes are drawn while training, as published; else they are means."""
+    warm: int = Field(100, ge=0)
+    """Steps before all others, in which the models' distribution learns from what each expert made
+    of each question alone: that is known by then for every expert, so nothing is asked or drawn.
+    0 as published."""
+
+
+WARMTH = 0.1
+"""Temperature of the utilities that the warm start aims at."""
+
+AS_PUBLISHED: dict[str, Any] = {
+    "samples": 1,
+    "baseline": "none",
+    "entropy": 0.0,
+    "sample": True,
+    "sharpness": 1.0,
+    "learning_rate": 0.01,
+    "decide_alone": True,
+    "draw_number": False,
+    "in_turn": False,
+    "draw_codes": True,
+    "warm": 0,
+}
+"""What `reference` sets."""
+
+
+class Step(NamedTuple):
+    """What one step of training came to."""
+
+    epoch: int
+    score: float
+    """Mean over all graphs of the step."""
+    cost: float
+    loss: float
+
+
+async def train(
+    controller: Controller,
+    vectors: Vectors,
+    questions: Sequence[str],
+    domains: Sequence[int],
+    roles: Sequence[Role],
+    experts: Sequence[str],
+    answer: Answer,
+    settings: TrainingSettings,
+    *,
+    given: AgentGraph | None = None,
+    alone: Floats | None = None,
+    done: Callable[[Step], None] = lambda step: None,
+) -> list[Step]:
+    """Trains `controller` in place; the same questions and seed train the same.
+
+    Args:
+        vectors: embeddings of the questions, (n, d).
+        domains: each question's, as a position; what the task classifier learns.
+        alone: (n, m): the utility of each expert asked alone; see `TrainingSettings.warm`.
+        done: is told of every step.
+    """
+    import torch
+    from torch.nn import functional
+
+    rng = np.random.default_rng(settings.seed)
+    noise = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    codes = noise if settings.draw_codes else None
+    optimizer = torch.optim.Adam(controller.parameters(), lr=settings.learning_rate)
+    labels = torch.tensor(list(domains), dtype=torch.long)
+    width = draws_of(settings.max_agents)
+    steps: list[Step] = []
+    chosen = rng.permutation(len(questions))[: max(1, round(settings.train * len(questions)))]
+    if alone is not None and settings.warm:
+        first = sorted(chosen)
+        _warm_up(
+            controller, vectors[first], labels[first], alone[first], roles, settings, given, codes
+        )
+    for epoch in range(settings.epochs):
+        order = rng.permutation(chosen)
+        for start in range(0, len(order), settings.batch):
+            rows = order[start : start + settings.batch].repeat(settings.samples)
+            purposes = [f"train {epoch} {k}" for k in range(settings.samples)]
+            drawn = [
+                uniform_numbers(settings.seed, [questions[i]], width, purposes[k])
+                for i in rows[:: settings.samples]
+                for k in range(settings.samples)
+            ]
+            draws = choose(
+                controller, vectors[rows], np.concatenate(drawn), given, roles, noise=codes
+            )
+            graphs = build_graphs(draws, experts, roles, settings, given)
+            scores, costs = await answer(graphs, [int(row) for row in rows])
+            # Utility: solved - λ · cost.
+            utility = scores - settings.lam * costs
+            gain = torch.from_numpy(_less_baseline(utility, settings)).to(torch.float32)
+            loss = -(draws.log_probability * gain).mean()
+            loss = loss + functional.cross_entropy(draws.task_logits, labels[rows])
+            loss = loss + settings.vae * draws.vae_loss - settings.entropy * draws.entropy.mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            steps.append(Step(epoch, float(scores.mean()), float(costs.mean()), loss.item()))
+            done(steps[-1])
+    return steps
+
+
+def _warm_up(
+    controller: Controller,
+    vectors: Vectors,
+    labels: Tensor,
+    alone: Floats,
+    roles: Sequence[Role],
+    settings: TrainingSettings,
+    graph: AgentGraph | None,
+    noise: torch.Generator | None,
+) -> None:
+    """Brings an agent's π(m) near softmax(u(m) / `WARMTH`), u the utility of expert m alone, for all
+    questions in every step, in whatever mode and roles. A question counts as much as the choice
+    matters, max u - min u, and a little more. (To climb Σ π(m) u(m) itself ends at the best single
+    expert for all, where softmax is sharp.) Where models are drawn in turn, those that come later
+    learn the same of the experts that are not drawn yet."""
+    import torch
+    from torch.nn import functional
+
+    from swarm.optimizers.masrouter.controller import Given
+
+    n, most = len(vectors), controller.max_agents
+    optimizer = torch.optim.Adam(controller.parameters(), lr=settings.learning_rate)
+    draws = torch.Generator().manual_seed(settings.seed)
+    utility = torch.from_numpy(alone).to(torch.float32)
+    spread = utility.amax(dim=-1) - utility.amin(dim=-1)
+    weight = 0.1 + spread / spread.mean().clamp(min=1e-9)
+    questions = torch.from_numpy(vectors)
+    for _ in range(settings.warm):
+        if graph is None:
+            numbers = torch.randint(1, most + 1, (n,), generator=draws)
+            modes = torch.randint(len(controller.modes), (n,), generator=draws)
+            given = Given(modes=modes, numbers=numbers)
+        else:
+            given = given_of(graph, n, controller, roles)
+        drawn = controller(
+            questions,
+            torch.rand(n, draws_of(most), generator=draws),
+            given=given,
+            each_role=graph is not None,
+            noise=noise,
+        )
+        reach = drawn.model_log_p.shape[1]
+        there = torch.arange(reach)[None] < drawn.numbers[:, None]
+        taken = functional.one_hot(drawn.models[:, :reach], len(controller.models))
+        before = taken.cumsum(dim=1) - taken > 0
+        # Who has drawn all begins anew.
+        before &= ~before.all(dim=-1, keepdim=True)
+        if not settings.in_turn:
+            before = torch.zeros_like(before)
+        target = torch.softmax((utility[:, None] / WARMTH).masked_fill(before, -torch.inf), dim=-1)
+        each = -(target * drawn.model_log_p).sum(dim=-1) * there * weight[:, None]
+        loss = each.sum() / there.sum() + settings.vae * drawn.vae_loss
+        loss = loss + functional.cross_entropy(drawn.task_logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def _less_baseline(utility: Floats, settings: TrainingSettings) -> Floats:
+    """Utilities of consecutive samples of each question, less what they are compared with."""
+    if settings.baseline == "none" or len(utility) == 1:
+        return utility
+    if settings.baseline == "batch" or settings.samples == 1:
+        less: Floats = utility - utility.mean()
+        return less
+    each = utility.reshape(-1, settings.samples)
+    others = (each.sum(axis=1, keepdims=True) - each) / (settings.samples - 1)
+    flat: Floats = (each - others).ravel()
+    return flat
