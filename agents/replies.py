@@ -13,6 +13,7 @@ rows comes out as recorded.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections import Counter
@@ -187,5 +188,7 @@ def drawn(row: RecordedRow, model: str, seed: int) -> Sequence[str | None]:
     draws = row.sample_answers.get(model, ())
     if seed == 0 or len(draws) < 2:
         return draws
-    rng = np.random.default_rng([seed, *row.id.encode("utf-8", "surrogatepass")])
+    # Any whole number may be a seed; numpy takes none below 0.
+    told = f"{seed}/{row.id}".encode("utf-8", "surrogatepass")
+    rng = np.random.default_rng(list(hashlib.blake2b(told, digest_size=16).digest()))
     return [draws[i] for i in rng.permutation(len(draws))]
