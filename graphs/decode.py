@@ -99,7 +99,7 @@ def decode_swarm(
 
     Raises `InputError` for a shape, a `p` or an entry (NaN, infinite) that can't be decoded.
     """
-    matrices = _checked(adjacency, p, successors)
+    matrices = _checked(adjacency, p, successors, threshold)
     count, n, _ = matrices.shape
     cast = _cast(agents)
     if len(cast) != n:
@@ -107,8 +107,6 @@ def decode_swarm(
             f"`adjacency` is for {n} agents, but {len(cast)} were given: "
             "row and column i belong to agent i"
         )
-    if threshold is not None:
-        matrices = np.where(matrices < threshold, 0.0, matrices)
     uniform = rng.random((count, n, 1 + successors))
     targets, _, inserted = _insert(matrices, p, uniform, leave_out, successors)
     return [_graph(cast, *particle) for particle in zip(targets, inserted, strict=True)]
@@ -186,8 +184,11 @@ def _end_scores(weight: Floats) -> Floats:
     return np.where(weight >= _SMALL, 1.0 / np.maximum(weight, _SMALL), tail)
 
 
-def _checked(adjacency: npt.ArrayLike, p: float, successors: int) -> Floats:
-    """A fresh, finite (N, n, n) array with a zero diagonal."""
+def _checked(
+    adjacency: npt.ArrayLike, p: float, successors: int, threshold: float | None = None
+) -> Floats:
+    """A fresh, finite (N, n, n) array with a zero diagonal, and zeros for entries below
+    `threshold`."""
     try:
         matrices = np.array(adjacency, dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:
@@ -214,6 +215,8 @@ def _checked(adjacency: npt.ArrayLike, p: float, successors: int) -> Floats:
         raise InputError(f"`successors` is {successors}: an agent is heard by at least 1 other")
     diagonal = np.arange(matrices.shape[1])
     matrices[:, diagonal, diagonal] = 0.0
+    if threshold is not None:
+        matrices[matrices < threshold] = 0.0
     return np.clip(matrices, -_LIMIT, _LIMIT)
 
 

@@ -170,8 +170,6 @@ class ServerEngine(Engine):
             assert not isinstance(endpoint, EngineError)
             answers[i] = await self._answer(requests[i], endpoint)
 
-        self._endpoints.clear()
-        self._lengths.clear()
         async with asyncio.TaskGroup() as group:
             if there:
                 group.create_task(on_its_loop(_all(answer(i) for i in there)))
@@ -195,6 +193,7 @@ class ServerEngine(Engine):
 
     async def close(self) -> None:
         self._endpoints.clear()
+        self._lengths.clear()
 
     async def _endpoint(self, expert: Expert) -> _Endpoint | EngineError:
         """Where `expert` is asked, ready to be."""

@@ -25,7 +25,7 @@ def test_real_models_are_run_recorded_and_replayed(cli: Cli) -> None:
     code, out, err = cli("run", "star:minus_lo,times_hi,gap", *files, "--limit", "4", "--json")
     assert code == 0, err
     assert json.loads(out)["summary"]["calls"] == 12
-    [batch, *_] = json.loads(cli("show", "1", "--batches", "--json").out)
+    [batch, *_] = json.loads(cli("show", "1", "--batches", "--json").out)["batches"]
     assert batch["experts"] == ["minus_lo", "times_hi"]
     assert json.loads(cli("replay", "1", "--json").out)["prompts"] == 12
 
