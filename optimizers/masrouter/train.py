@@ -177,7 +177,7 @@ def _warm_up(
     graph: AgentGraph | None,
     noise: torch.Generator | None,
 ) -> None:
-    """Brings an agent's π(m) near softmax(u(m) / `WARMTH`), u the utility of expert m alone, for all
+    """Brings an agent's π(m) near softmax(u(m) / `WARMTH`), u the utility of m alone, for all
     questions in every step, in whatever mode and roles. A question counts as much as the choice
     matters, max u - min u, and a little more. (To climb Σ π(m) u(m) itself ends at the best single
     expert for all, where softmax is sharp.) Where models are drawn in turn, those that come later
