@@ -2,16 +2,18 @@
 
     python benchmarks/masrouter.py --perfect --out benchmarks/results/masrouter.json
 
-Perfect agents of the zoo's world, or, without `--perfect`, the trained models (which takes hours on
-two cores); training speed is always that of the models. Fitted on the first dev questions of relay and skills, measured on test. Every expert is given a
-price of 1 USD per million tokens; costs are USD a thousand questions, as if nothing had been known.
-The zoo's prompts are compact: roles are not in them, so `io` and `cot` are the same there, and
-roles decide nothing but which models a question gets.
+Perfect agents of the zoo's world or, without `--perfect`, the trained models (which takes hours on
+two cores); training speed is always that of the models. Fitted on the first dev questions of relay
+and skills, measured on test. Every expert is given a price of 1 USD per million tokens; costs are
+USD a thousand questions, as if nothing had been known. The zoo's prompts are compact: roles are not
+in them, so `io` and `cot` are the same there, and roles decide nothing but which models a question
+gets.
 
 A fixed mode has, of all its candidates, the one with the best score on the same dev questions (the
-cheapest of several): `--sizes` agents played by the best single expert, or by experts that are drawn
-uniformly for each question. It dominates nothing and is dominated if the front has a point that
-scores as much or more and costs less, or scores more and costs no more.
+cheapest of several): `--sizes` agents, played by the best single expert, or by experts that are
+drawn uniformly for each question. It is dominated if a point of the front scores as much or more
+and costs less, or scores more and costs no more. `masrouter_dominates`: in each task, one point
+dominates every fixed mode.
 
 Training speed: what one step of training asks for (64 graphs of 16 questions), from nothing known,
 through the scheduler in one batch, against the same graphs and questions one after the other
@@ -64,7 +66,7 @@ def main() -> None:
     parser.add_argument(
         "--perfect",
         action="store_true",
-        help="perfect agents in place of the models, but for speed",
+        help="agents in place of the models, but for speed",
     )
     parser.add_argument("--store", default="sqlite://")
     options = parser.parse_args()
@@ -122,7 +124,7 @@ def main() -> None:
             )
             headline.setdefault("dominated", {})[name] = beaten
             headline.setdefault("one_point_dominates_all", {})[name] = one
-            dominates.append(all(beaten.values()))
+            dominates.append(one)
     headline["masrouter_dominates"] = all(dominates)
     headline["at_zero"] = at_zero
     headline |= _speed(models, runtime)

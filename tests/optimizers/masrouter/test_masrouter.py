@@ -132,10 +132,6 @@ def test_the_same_seed_trains_the_same_and_touches_no_global_generator(fitted):
     assert fit(seed=4).policy.fingerprint != fitted.policy.fingerprint
 
 
-class Killed(BaseException):
-    pass
-
-
 class Dying(ScriptedEngine):
     """Ends the session when it is asked for the k-th time, and counts what it has answered."""
 
@@ -145,16 +141,16 @@ class Dying(ScriptedEngine):
     async def generate(self, requests):
         self.k -= 1
         if self.k == 0:
-            raise Killed
+            raise KeyboardInterrupt
         self.asked += len(requests)
         return await super().generate(requests)
 
 
-@pytest.mark.parametrize("k", [1, 2, 4, 7, 11])
+@pytest.mark.parametrize("k", [2, 5, 9])
 def test_a_killed_job_ends_as_one_that_was_not(fitted, tmp_path, k):
     store, whole, dying, second = str(tmp_path / "swarm.db"), Dying(), Dying(k), Dying()
     fit(str(tmp_path / "whole.db"), whole)
-    with pytest.raises(Killed):
+    with pytest.raises(KeyboardInterrupt):
         fit(store, dying)
     resumed = fit(store, second)
     assert resumed.policy.fingerprint == fitted.policy.fingerprint
@@ -192,7 +188,7 @@ def test_saved_and_loaded_in_a_new_process(tmp_path):
 def test_an_expert_that_is_gone(fitted, tmp_path):
     fitted.policy.save(tmp_path / "policy")
     left = pool().subset("cooking", "football")
-    with pytest.raises(PoolError, match="`music`.*`drop=True`"):
+    with pytest.raises(PoolError, match=r"`music`.*`drop=True`"):
         load_policy(tmp_path / "policy", left)
     smaller = load_policy(tmp_path / "policy", left, drop=True)
     graphs = smaller.graphs_for(QUESTIONS)
