@@ -160,7 +160,7 @@ async def train(
             loss = loss + functional.cross_entropy(draws.task_logits, labels[rows])
             loss = loss + settings.vae * draws.vae_loss - settings.entropy * draws.entropy.mean()
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             steps.append(Step(epoch, float(scores.mean()), float(costs.mean()), loss.item()))
             done(steps[-1])
@@ -221,7 +221,7 @@ def _warm_up(
         loss = each.sum() / there.sum() + settings.vae * drawn.vae_loss
         loss = loss + functional.cross_entropy(drawn.task_logits, labels)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 

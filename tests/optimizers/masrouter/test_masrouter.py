@@ -85,6 +85,12 @@ def test_a_question_gets_who_knows_it(fitted):
     )
 
 
+def test_its_evaluation_is_recorded(fitted, tmp_path):
+    found = fitted.evaluate(task(), "test", store=str(tmp_path / "swarm.db"))
+    with swarm.Store.open(str(tmp_path / "swarm.db")) as store:
+        assert store.run(found.run).status == "done"
+
+
 def test_cost_matters_by_lambda():
     dear = fit(cost="calls", epochs=8, **{"lambda": 0.5})
     cheap, free = (s.evaluate(task(), "test").summary() for s in (dear, fit(epochs=8)))
