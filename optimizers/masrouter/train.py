@@ -221,7 +221,7 @@ def _warm_up(
         loss = each.sum() / there.sum() + settings.vae * drawn.vae_loss
         loss = loss + functional.cross_entropy(drawn.task_logits, labels)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
 
 
