@@ -247,11 +247,12 @@ class MasRouter(PolicyOptimizer):
         how = self._settings
         if how.graph is not None:
             names = dict.fromkeys(agent.role for agent in how.graph.agents)
-            roles: list[Role] = [find_role(name, pool.roles) for name in names]
-            return [Domain("given", DESCRIPTIONS[None], tuple(roles))]
+            played: list[Role] = [find_role(name, pool.roles) for name in names]
+            return [Domain("given", DESCRIPTIONS[None], tuple(played))]
         if not how.domains:
             return [Domain("general", DESCRIPTIONS[None], tuple(domain_roles()))]
-        return [Domain(d, DESCRIPTIONS[d], tuple(domain_roles(d))) for d in how.domains]
+        known = {name: tuple(domain_roles(name)) for name in how.domains}
+        return [Domain(name, DESCRIPTIONS[name], roles) for name, roles in known.items()]
 
 
 class _Answers:

@@ -86,7 +86,7 @@ class MasRouterPolicy(Policy):
         self._texts = dict(experts)
         self.domains = tuple(domains)
         self.roles = list({role.name: role for d in domains for role in d.roles}.values())
-        self.settings = settings or RoutingSettings()
+        self.routing = settings or RoutingSettings()
         self.given = given
         self.encoder = encoder
         self._parameters = dict(controller)
@@ -101,7 +101,7 @@ class MasRouterPolicy(Policy):
         """The networks, for use."""
         import torch
 
-        made = make_controller(self._embedded, self.domains, self.roles, self.settings)
+        made = make_controller(self._embedded, self.domains, self.roles, self.routing)
         state = {k: torch.from_numpy(np.array(v)) for k, v in self._parameters.items()}
         made.load_state_dict(state)
         return made.eval().requires_grad_(False)
@@ -117,7 +117,7 @@ class MasRouterPolicy(Policy):
 
     def graphs_of(self, vectors: Vectors, questions: Sequence[str]) -> list[AgentGraph]:
         """The graphs of questions that are embedded already, (n, d)."""
-        how = self.settings
+        how = self.routing
         width = draws_of(how.max_agents)
         uniform = np.full((len(questions), width), np.nan, np.float32)
         if how.sample:
@@ -134,7 +134,7 @@ class MasRouterPolicy(Policy):
             self.domains,
             self._parameters,
             {**self._embedded, "models": self._embedded["models"][left]},
-            settings=self.settings,
+            settings=self.routing,
             given=self.given,
             encoder=self.encoder,
         )
@@ -150,7 +150,7 @@ class MasRouterPolicy(Policy):
                 }
                 for domain in self.domains
             ],
-            "settings": self.settings.model_dump(),
+            "settings": self.routing.model_dump(),
             "given": None if self.given is None else json.loads(self.given.to_json()),
             "encoder": self.encoder,
         }

@@ -160,7 +160,7 @@ async def train(
             loss = loss + functional.cross_entropy(draws.task_logits, labels[rows])
             loss = loss + settings.vae * draws.vae_loss - settings.entropy * draws.entropy.mean()
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             steps.append(Step(epoch, float(scores.mean()), float(costs.mean()), loss.item()))
             done(steps[-1])
@@ -177,7 +177,7 @@ def _warm_up(
     graph: AgentGraph | None,
     noise: torch.Generator | None,
 ) -> None:
-    """Brings an agent's π(m) near softmax(u(m) / `WARMTH`), u the utility of expert m alone, for all
+    """Brings an agent's π(m) near softmax(u(m) / `WARMTH`), u the utility of m alone, for all
     questions in every step, in whatever mode and roles. A question counts as much as the choice
     matters, max u - min u, and a little more. (To climb Σ π(m) u(m) itself ends at the best single
     expert for all, where softmax is sharp.) Where models are drawn in turn, those that come later

@@ -1,0 +1,268 @@
+"""MasRouter as a job: it learns, is refused, is resumed, saved and loaded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import swarm
+from swarm.agents.engines.scripted import ScriptedEngine
+from swarm.agents.expert import Price
+from swarm.errors import ConfigError, InputError, PoolError, TaskError
+from swarm.optimizers import find_optimizer
+from swarm.optimizers.estimate import plan
+from swarm.runtime.policy import load_policy
+from swarm.runtime.progress import Silent
+
+TOPICS = {
+    "cooking": ["bake bread", "fry an onion", "boil rice", "season a soup", "roast a chicken"],
+    "football": ["score a goal", "take a corner", "keep goal", "pass the ball", "foul a striker"],
+    "music": ["tune a violin", "play a chord", "write a song", "conduct an orchestra", "sing bass"],
+}
+TEST = {
+    "cooking": ["bake a cake", "boil an egg", "grill a fish"],
+    "football": ["head the ball", "take a penalty", "win the match"],
+    "music": ["play the piano", "sing a song", "tune a guitar"],
+}
+
+
+def expert(topic, price=1.0):
+    known = {q for each in (TOPICS, TEST) for q in each[topic]}
+
+    def speak(messages):
+        return "yes" if any(q in messages[-1].content for q in known) else "no"
+
+    return swarm.Expert.scripted(
+        topic,
+        speak,
+        prompt="compact",
+        description=f"knows about {topic}",
+        price=Price(input=price, output=price),
+    )
+
+
+def pool(price=1.0):
+    return swarm.Pool([expert(topic, price) for topic in TOPICS], name="topics")
+
+
+def task():
+    def records(topics):
+        return [
+            {"question": f"How do I {q}?", "answer": "yes", "topic": topic}
+            for topic, questions in topics.items()
+            for q in questions
+        ]
+
+    return swarm.Task.from_records("how", "exact", dev=records(TOPICS), test=records(TEST))
+
+
+SMALL = {"epochs": 2, "batch": 8, "samples": 2, "max_agents": 3, "warm": 30, "seed": 3}
+
+
+def fit(store=None, engine=None, on=None, measure=False, **settings):
+    runtime = swarm.Runtime({"scripted": engine or ScriptedEngine()})
+    job = swarm.MasRouter(**{**SMALL, "measure": measure, **settings})
+    return job.fit(task(), on or pool(), store=store, runtime=runtime, progress=Silent())
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return fit()
+
+
+QUESTIONS = [example.prompt for split in ("dev", "test") for example in task().split(split)]
+
+
+def test_a_question_gets_who_knows_it(fitted):
+    found = fitted.evaluate(task(), "test")
+    assert found.score > 0.7  # any one expert scores a third
+    assert found.score > max(
+        swarm.single(name, pool=pool()).evaluate(task(), "test").score for name in TOPICS
+    )
+
+
+def test_its_evaluation_is_recorded(fitted, tmp_path):
+    found = fitted.evaluate(task(), "test", store=str(tmp_path / "swarm.db"))
+    with swarm.Store.open(str(tmp_path / "swarm.db")) as store:
+        assert store.run(found.run).status == "done"
+
+
+def test_cost_matters_by_lambda():
+    dear = fit(cost="calls", epochs=8, **{"lambda": 0.5})
+    cheap, free = (s.evaluate(task(), "test").summary() for s in (dear, fit(epochs=8)))
+    assert cheap.calls < free.calls
+    assert cheap.calls < 2 * cheap.questions
+
+
+def test_as_published():
+    how = swarm.MasRouter(reference=True, **{"lambda": 200}).settings()
+    expected = {
+        "lambda": 200.0,
+        "learning_rate": 0.01,
+        "batch": 16,
+        "epochs": 5,
+        "samples": 1,
+        "baseline": "none",
+        "entropy": 0.0,
+        "vae": 0.001,
+        "max_agents": 6,
+        "sample": True,
+        "sharpness": 1.0,
+        "draw_number": False,
+        "in_turn": False,
+        "draw_codes": True,
+        "warm": 0,
+        "decide_alone": True,
+    }
+    assert {key: how[key] for key in expected} == expected
+    assert swarm.MasRouter(reference=True, sharpness=4).settings()["sharpness"] == 4
+    found = fit(reference=True)
+    graphs = found.policy.graphs_for(QUESTIONS)
+    assert all(graph.end.name == "decision" for graph in graphs)
+
+
+def test_the_same_seed_trains_the_same_and_touches_no_global_generator(fitted):
+    import torch
+
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002 - that it is left alone is what is tested
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    again = fit()
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
+    assert again.policy.fingerprint == fitted.policy.fingerprint
+    assert fit(seed=4).policy.fingerprint != fitted.policy.fingerprint
+
+
+class Dying(ScriptedEngine):
+    """Ends the session when it is asked for the k-th time, and counts what it has answered."""
+
+    def __init__(self, k=0):
+        self.k, self.asked = k, 0
+
+    async def generate(self, requests):
+        self.k -= 1
+        if self.k == 0:
+            raise KeyboardInterrupt
+        self.asked += len(requests)
+        return await super().generate(requests)
+
+
+@pytest.mark.parametrize("k", [2, 5, 9])
+def test_a_killed_job_ends_as_one_that_was_not(fitted, tmp_path, k):
+    store, whole, dying, second = str(tmp_path / "swarm.db"), Dying(), Dying(k), Dying()
+    fit(str(tmp_path / "whole.db"), whole)
+    with pytest.raises(KeyboardInterrupt):
+        fit(store, dying)
+    resumed = fit(store, second)
+    assert resumed.policy.fingerprint == fitted.policy.fingerprint
+    assert dying.asked + second.asked == whole.asked
+    third = Dying()
+    assert fit(store, third).policy.fingerprint == fitted.policy.fingerprint
+    assert third.asked == 0
+
+
+LOAD = """
+import json, sys
+from swarm.runtime.policy import load_policy
+graphs = load_policy(sys.argv[1]).graphs_for(json.loads(sys.argv[2]))
+print(json.dumps([graph.to_json() for graph in graphs]))
+"""
+
+
+def test_saved_and_loaded_in_a_new_process(tmp_path):
+    policy = fit(sample=True).policy
+    policy.save(tmp_path / "policy")
+    out = subprocess.run(
+        [sys.executable, "-c", LOAD, str(tmp_path / "policy"), json.dumps(QUESTIONS)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    graphs = [graph.to_json() for graph in policy.graphs_for(QUESTIONS)]
+    assert json.loads(out.stdout) == graphs
+    assert len(set(graphs)) > 3
+    # A question draws the same in any company.
+    assert [g.to_json() for g in policy.graphs_for(QUESTIONS[::-1])] == graphs[::-1]
+    assert policy.graphs_for(QUESTIONS[:1])[0].to_json() == graphs[0]
+
+
+def test_an_expert_that_is_gone(fitted, tmp_path):
+    fitted.policy.save(tmp_path / "policy")
+    left = pool().subset("cooking", "football")
+    with pytest.raises(PoolError, match=r"`music`.*`drop=True`"):
+        load_policy(tmp_path / "policy", left)
+    smaller = load_policy(tmp_path / "policy", left, drop=True)
+    graphs = smaller.graphs_for(QUESTIONS)
+    assert {agent.expert for graph in graphs for agent in graph.agents} <= set(left)
+    # The others' questions still get who knows them.
+    found = swarm.System(smaller, left).evaluate(task(), "test")
+    assert found.score >= 0.5
+
+
+def test_a_given_graph_gets_models_only(tmp_path):
+    chain = swarm.chain("music", "music", pool=pool()).graph
+    path = tmp_path / "graph.json"
+    path.write_text(chain.to_json())
+    found = fit(graph=str(path))
+    assert found.policy.fingerprint == fit(graph=chain).policy.fingerprint
+    graphs = found.policy.graphs_for(QUESTIONS)
+    assert {graph.edges for graph in graphs} == {chain.edges}
+    for graph in graphs:
+        assert [(a.name, a.role) for a in graph.agents] == [(a.name, a.role) for a in chain.agents]
+    assert len(set(graphs)) > 1
+
+
+def test_domains_are_told_apart(tmp_path):
+    examples = [
+        {"question": q, "answer": "yes", "kind": kind}
+        for kind, questions in {
+            "math": ["What is 2 plus 3?", "Solve x squared is 4.", "How many are 7 times 6?"],
+            "code": ["Write a function that sorts.", "Fix this loop.", "Parse a file in Python."],
+        }.items()
+        for q in questions
+    ]
+    mixed = swarm.Task.from_records("mixed", "exact", dev=examples)
+    job = swarm.MasRouter(**{**SMALL, "domains": ["math", "code"], "tag": "kind"})
+    found = job.fit(mixed, pool(), progress=Silent())
+    questions = [example["question"] for example in examples]
+    for example, graph in zip(examples, found.policy.graphs_for(questions), strict=True):
+        workers = graph.agents[:-1] if graph.end.name == "decision" else graph.agents
+        assert {a.role.partition("/")[0] for a in workers} == {example["kind"]}
+    with pytest.raises(TaskError, match=r"None under `topic`: must be one of"):
+        swarm.MasRouter(domains=["math", "code"], tag="topic").fit(mixed, pool())
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"domains": ["math", "code"]}, "say by `tag`"),
+        ({"graph": "nowhere.json"}, "can't be read"),
+        ({"lambda": -1}, "lambda"),
+        ({"lambada": 1}, "did you mean `lambda`"),
+    ],
+)
+def test_settings_that_are_refused(settings, said):
+    with pytest.raises(ConfigError, match=said):
+        swarm.MasRouter(**settings)
+
+
+def test_what_is_refused_before_anything_is_asked():
+    engine = Dying()
+    with pytest.raises(InputError, match=r"`lambda` is 3, and no expert .* has a price"):
+        fit(engine=engine, on=pool(price=0.0), **{"lambda": 3})
+    with pytest.raises(PoolError, match="`maths` has no roles"):
+        fit(engine=engine, domains=["maths"])
+    assert engine.asked == 0
+
+
+def test_a_plan_is_an_upper_bound_and_names_are_known():
+    engine = Dying()
+    fit(engine=engine, measure=True)
+    job = swarm.MasRouter(**SMALL)
+    assert plan(job, task(), pool()).calls >= engine.asked > 0
+    assert find_optimizer("masrouter") is swarm.MasRouter
