@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import time
-import urllib.request
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swarm.agents.engines import Engine, create_engine
+from swarm.agents.engines.determinism import Determinism
 from swarm.agents.expert import Expert, Pool
 from swarm.agents.messages import Request, Response
 from swarm.agents.prompt import Position
 from swarm.agents.role import find_role
-from swarm.agents.served import Served
 from swarm.app.documents import Document
 from swarm.app.terminal import console, one_line
 from swarm.errors import SwarmError
@@ -43,6 +39,8 @@ class Checked:
     error: str | None = None
     context: int | None = None
     """Tokens of prompt and answer that it takes; None: not known."""
+    promised: Determinism | None = None
+    """What its engine says of asking again."""
     load_seconds: float | None = None
     """What loading its base took, where it was loaded for it."""
 
@@ -90,6 +88,7 @@ class Checked:
             "context": self.context,
             "temperature": expert.sampling.temperature,
             "same_twice": self.same,
+            "determinism": self.promised,
         }
 
 
@@ -199,10 +198,16 @@ async def _check(
                 raise answer
             seconds = answer.seconds or time.perf_counter() - started
             answers.append(answer._replace(seconds=seconds))
+        context = await engine.context(_hurried(expert))
     except SwarmError as error:
         return Checked(expert, error=str(error), load_seconds=took)
-    context = await asyncio.to_thread(context_length, expert)
-    return Checked(expert, tuple(answers), context=context, load_seconds=took)
+    return Checked(
+        expert,
+        tuple(answers),
+        context=context,
+        promised=type(engine).determinism(expert),
+        load_seconds=took,
+    )
 
 
 def _hurried(expert: Expert) -> Expert:
@@ -213,53 +218,6 @@ def _hurried(expert: Expert) -> Expert:
     return expert.model_copy(
         update={"options": {**expert.options, "deadline": min(given, DEADLINE)}}
     )
-
-
-def context_length(expert: Expert) -> int | None:
-    """Tokens that an expert takes in one conversation, as its server, its host's list or its folder
-    says; None where none does."""
-    if (url := expert.options.get("url")) is not None:
-        listed = _listed_at(url, expert.options.get("key"), expert.model.partition("/")[2])
-        if listed is not None:
-            return listed
-        served = Served.of(expert)
-        return None if served is None else _of_folder(Path(served.model))
-    if expert.engine == "server":
-        from swarm.agents.engines.prices import entry
-
-        found = entry(expert.model) or {}
-        tokens = found.get("max_input_tokens") or found.get("max_tokens")
-        return tokens if isinstance(tokens, int) else None
-    return _of_folder(Path(expert.model))
-
-
-def _of_folder(folder: Path) -> int | None:
-    with suppress(OSError, ValueError, AttributeError):
-        config = json.loads((folder / "config.json").read_text())
-        for part in (config, config.get("text_config") or {}):
-            for key in ("max_position_embeddings", "n_positions"):
-                if isinstance(part.get(key), int):
-                    return int(part[key])
-    return None
-
-
-def _listed_at(url: str, key: str | None, name: str) -> int | None:
-    """What ``/v1/models`` says of it: vLLM, SGLang and llama.cpp each by another key."""
-    request = urllib.request.Request(f"{url.rstrip('/')}/models")
-    if key is not None and key in os.environ:
-        request.add_header("Authorization", f"Bearer {os.environ[key]}")
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        with urllib.request.urlopen(request, timeout=5) as reply:
-            models = json.load(reply)["data"]
-        by_name = {model["id"]: model for model in models}
-        # vLLM says it of the base only: an adapter has its base's.
-        model = by_name.get(name, {})
-        base = by_name.get(model.get("parent") or model.get("root"), {})
-        for one in (model, base, *models):
-            for value in (one.get("max_model_len"), (one.get("meta") or {}).get("n_ctx_train")):
-                if isinstance(value, int):
-                    return value
-    return None
 
 
 def show(out: Console, checked: CheckedPool) -> None:
@@ -308,5 +266,7 @@ def _same(one: Checked) -> Text:
 
     if one.same is None:
         return Text("-")
-    sampled = f", at {one.expert.sampling.temperature:g}" if one.expert.sampling.temperature else ""
-    return Text("yes" + sampled, "green") if one.same else Text("no" + sampled, "yellow")
+    said = f"{'yes' if one.same else 'no'} ({one.promised})"
+    if temperature := one.expert.sampling.temperature:
+        said += f", at {temperature:g}"
+    return Text(said, "green" if one.same else "yellow")

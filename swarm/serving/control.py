@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 
 from swarm.agents import standing
 from swarm.agents.standing import PoolStanding, ServerStanding
-from swarm.errors import EngineError, InputError
+from swarm.errors import EngineError
 from swarm.serving.http import metrics
 from swarm.serving.plan import HELD, Plan
 from swarm.serving.processes import has_ended, kill_marked
@@ -140,12 +140,12 @@ def down(pool: Path) -> Ended:
     """Stops the servers of a pool file, whatever state they are in. Again does no harm."""
     here = standing.place(pool)
     state = standing.last(here)
-    if not standing.is_held(here):
+    pid = _holder(here)
+    if pid is None:
         left = kill_marked(state.token, patience=5.0) if state is not None else 0
         with suppress(FileNotFoundError):
             (here / "state.json").unlink()
         return Ended(False, (), False, left)
-    pid = _holder(here, state)
     killed = False
     deadline = time.monotonic() + PATIENCE
     with suppress(ProcessLookupError):
@@ -168,13 +168,17 @@ def down(pool: Path) -> Ended:
     return Ended(True, tuple(s.name for s in state.servers) if state else (), killed, 0)
 
 
-def _holder(here: Path, state: PoolStanding | None) -> int:
-    """The supervisor's process."""
-    with suppress(OSError, ValueError):
-        return int((here / "lock").read_text())
-    if state is None:
-        raise InputError(f"`{here / 'lock'}` is held by a process that has not said which it is")
-    return state.pid
+def _holder(here: Path) -> int | None:
+    """The supervisor's process, None if there is none any more. It says so itself, in the moment
+    after it has taken the place: until then it is somebody's who has gone, and that number may be
+    another program's by now."""
+    while standing.is_held(here):
+        with suppress(OSError, ValueError):
+            pid = int((here / "lock").read_text())
+            if b"swarm.serving.supervisor" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+        time.sleep(0.02)
+    return None
 
 
 class Requests(NamedTuple):

@@ -126,7 +126,6 @@ class Supervisor:
 
 def main() -> None:
     """The program: its input is the plan."""
-    os.umask(0o077)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     plan = Plan.model_validate_json(_line())
     token = uuid.uuid4().hex

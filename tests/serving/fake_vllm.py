@@ -100,6 +100,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path != "/v1/chat/completions":
+            self.send_error(404)
+            return
         prompt = body["messages"][-1]["content"]
         key = hashlib.blake2b(f"{body['model']}\0{prompt}".encode(), digest_size=8).hexdigest()
         self.log.write("came", os.getpid(), key)

@@ -198,6 +198,7 @@ class TestCheck:
             assert expert["answers"] == [answer] * 2
             assert expert["context"] == 256
             assert expert["same_twice"] is True
+            assert expert["determinism"] == "seeded"
             assert expert["tokens_per_second"] > 0
             assert len(expert["seconds"]) == 2
 
@@ -206,8 +207,8 @@ class TestCheck:
         code, out, err = cli("pool", "check", "pool.toml")
         assert code == 1
         rows = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
-        assert rows["fine"][-2:] == ["yes", "5"]
-        assert rows["fickle"][-3] == "no"
+        assert rows["fine"][-3:] == ["yes", "(bitwise)", "5"]
+        assert rows["fickle"][-4] == "no"
         assert rows["broken"][-1] == "failed"
         assert rows["fine"][5:8] == ["1", "/", "2"]
         assert "broken: " in out
