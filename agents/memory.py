@@ -102,5 +102,5 @@ def shown(size: int) -> str:
     """Bytes as one reads them: ``1.5 GiB``."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         if size >= UNITS[unit]:
-            return f"{size / UNITS[unit]:.4g} {unit}"
+            return f"{size / UNITS[unit]:.1f}".removesuffix(".0") + f" {unit}"
     return f"{size} B"

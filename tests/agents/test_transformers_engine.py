@@ -10,11 +10,14 @@ import pytest
 from engine_contract import EngineContract, after, ask, greedy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny import make_base
 
 from swarm.agents.engines import create_engine
+from swarm.agents.engines.checkpoints import Prefetch
+from swarm.agents.engines.transformers import ALLOWANCE
 from swarm.agents.expert import Expert, Pool
 from swarm.agents.messages import Message, Request, Response
-from swarm.errors import EngineError, OutOfMemoryError, RequestError
+from swarm.errors import ConfigError, EngineError, OutOfMemoryError, RequestError
 
 pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -300,3 +303,97 @@ def test_nothing_is_said_on_the_way(zoo, experts, capfd):
         )
     assert [str(warning.message) for warning in said] == []
     assert capfd.readouterr() == ("", "")
+
+
+def other(zoo, tmp_path):
+    """A base with other weights than the zoo's, and its expert."""
+    make_base(tmp_path / "other", seed=5)
+    return Expert(name="other", model=str(tmp_path / "other"), sampling=greedy())
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_base_that_was_read_ahead_answers_as_one_that_was_not(
+    zoo, experts, tmp_path, keeps, monkeypatch
+):
+    second = other(zoo, tmp_path)
+    requests = [Request(second, ask(text)) for text in ("w1", "w2 w3")]
+    expected = [a.text for a in generate(create_engine("transformers", device="cpu"), requests)]
+    made = []
+
+    class Kept(Prefetch):
+        """As for an accelerator: tensors are kept in host memory."""
+
+        def __init__(self, base, *, keep):
+            super().__init__(base, keep=keeps)
+            made.append(self)
+
+    monkeypatch.setattr("swarm.agents.engines.transformers.Prefetch", Kept)
+    engine = create_engine("transformers", device="cpu")
+
+    async def work():
+        await engine.load(experts[0].base, experts[:1])
+        reading = asyncio.create_task(engine.prefetch(second.base, [second]))
+        first = await engine.generate([Request(experts[0], ask("w1"))])
+        assert await reading
+        assert isinstance(first[0], Response)
+        # It is not what is loaded next.
+        await engine.unload(experts[0].base)
+        await engine.load(experts[0].base, experts[:1])
+        await engine.load(second.base, [second])
+        return await engine.generate(requests)
+
+    assert [answer.text for answer in asyncio.run(work())] == expected
+    assert len(made) == 1
+    assert bool(made[0].tensors) == keeps
+
+
+def test_reading_ahead_may_be_cancelled_fail_or_be_given_up(zoo, experts, tmp_path):
+    second = other(zoo, tmp_path)
+    engine = create_engine("transformers", device="cpu")
+    gone = Expert(name="gone", model=str(tmp_path / "gone"), sampling=greedy())
+
+    async def work():
+        assert not await engine.prefetch(gone.base, [gone])
+        reading = asyncio.create_task(engine.prefetch(second.base, [second]))
+        await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await engine.prefetch(experts[0].base, experts[:1])
+        engine.forget()
+        for expert in (second, experts[0]):
+            await engine.load(expert.base, [expert])
+            [answered] = await engine.generate([Request(expert, ask("w1"))])
+            assert isinstance(answered, Response)
+        assert not await engine.prefetch(second.base, [second]), "it is loaded"
+
+    asyncio.run(work())
+
+
+def test_sizes_are_those_of_the_files_in_the_type_that_is_used(zoo, experts):
+    from safetensors.torch import load_file
+
+    def numbers(folder):
+        tensors = load_file(next((zoo / folder).glob("*.safetensors")))
+        return sum(tensor.numel() for tensor in tensors.values())
+
+    base, adapters = numbers("base"), [numbers(name) for name in ADAPTERS if name]
+    engine = create_engine("transformers", device="cpu")
+    half = create_engine("transformers", device="cpu", dtype="bfloat16")
+    one = experts[0].base
+    assert engine.size(one, experts[:1]) == int(ALLOWANCE * 4 * base)
+    assert half.size(one, experts[:1]) == int(ALLOWANCE * 2 * base)
+    assert engine.size(one, experts) == int(ALLOWANCE * 4 * base) + 4 * sum(adapters)
+    few = create_engine("transformers", device="cpu", adapters=1)
+    assert few.size(one, experts) == int(ALLOWANCE * 4 * base) + 4 * max(adapters)
+    gone = Expert(name="gone", model="no-such/model", sampling=greedy())
+    assert engine.size(gone.base, [gone]) is None
+
+
+def test_an_experts_device_counts_more_and_is_part_of_its_base(zoo, experts):
+    engine = create_engine("transformers", device="cpu")
+    there = experts[0].model_copy(update={"options": {"device": "cuda"}})
+    assert (engine.device_of(experts[0]), engine.device_of(there)) == ("cpu", "cuda:0")
+    assert there.base == f"{experts[0].base}@cuda"
+    assert there.fingerprint == experts[0].fingerprint
+    with pytest.raises(ConfigError, match=r"key `options.device`: `7` must be a text"):
+        Pool([experts[0].model_copy(update={"options": {"device": 7}})])

@@ -6,14 +6,16 @@ import json
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from swarm.app.terminal import one_line, plain
-from swarm.store import Store
+from swarm.store import BatchRecord, Store
 
 from .conftest import Cli, records
 
@@ -220,3 +222,46 @@ def test_doctor(cli: Cli, world: Path) -> None:
     code, out, err = cli("doctor", "--store", "task.toml")
     assert (code, err) == (1, "")
     assert "another kind of file is there" in out
+
+
+def test_batches_say_what_loading_took(cli: Cli, world: Path) -> None:
+    run = record_loads(world / "loads.db")
+    store = ("--store", "loads.db")
+    document = json.loads(cli("show", str(run), "--batches", "--json", *store).out)
+    assert [batch["evicted"] for batch in document["batches"]] == [[], ["fake:/models/one"], []]
+    totals = document["totals"]
+    assert (totals["loads"], totals["load_bytes"], totals["evictions"]) == (2, 3 << 30, 1)
+    assert totals["load_share"] == pytest.approx(0.25)
+    out = cli("show", str(run), "--batches", *store).out
+    rows = [line.split() for line in out.splitlines() if "model-" in line]
+    assert rows[1][-4:] == ["1.00*", "2", "GiB", "one"]
+    assert "2, 3 GiB, 2.00 s (25% of the engines' time)" in out
+    assert "1 of 2 loads" in out
+
+
+def record_loads(path: Path) -> int:
+    """A run of three batches: two loads, one of them read ahead and with an eviction."""
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def batch(base: str, at: float, size: int = 0, **loading: Any) -> BatchRecord:
+        return BatchRecord(
+            1, f"fake:/models/{base}", (f"model-{base}",), 5, 50, 10, 2.0, float(bool(size)),
+            bool(size), began + timedelta(seconds=at), load_bytes=size << 30, **loading,
+        )  # fmt: skip
+
+    with Store.open(str(path)) as store:
+        run = store.start_run("evaluation", "loads", {"task": "grow"})
+        evicted = {"prefetched": True, "evicted": ("fake:/models/one",), "evict_seconds": 0.1}
+        store.add_batches(
+            run, [batch("one", 1, 1), batch("two", 4, 2, **evicted), batch("two", 90_000)]
+        )
+        store.finish_run(run, "done", {})
+    return run
+
+
+def test_a_models_memory_is_refused_in_one_line(cli: Cli) -> None:
+    code, _, err = cli(*RUN, "--memory", "much")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("error: `--memory`: `memory` is `much`: give a number of models")
+    assert cli(*RUN, "--memory", "2").code == 0
+    assert cli("optimize", "job.toml", "--memory", "1GiB", "--quiet").code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -24,9 +25,12 @@ from swarm.plots import (
     plot_convergence,
     plot_graphs,
     plot_positions,
+    plot_timeline,
 )
 from swarm.plots.positions import project
 from swarm.plots.style import save, spread
+from swarm.plots.timeline import _Clock, _Span
+from swarm.store import BatchRecord, BatchView
 
 
 @pytest.fixture(scope="module")
@@ -195,3 +199,62 @@ def test_without_matplotlib(joint, monkeypatch) -> None:
     for plot in PLOTS.values():
         with pytest.raises(MissingPackageError, match=r"pip install 'agent-swarm\[plot\]'"):
             plot(joint)
+
+
+def batch(base: str, at: float, *, loading: float = 0.0, **told) -> BatchView:
+    moment = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=at)
+    record = BatchRecord(
+        1, base, ("e",), 1, 1, 1, 2.0, loading, loading > 0, moment, 1 << 20, **told
+    )
+    return BatchView(1, 7, record)
+
+
+@pytest.fixture
+def timeline(store):
+    return [
+        batch("fake:a/one", 1, loading=1),
+        batch("fake:a/two", 4, loading=1, prefetched=True, evicted=("fake:a/one",)),
+        batch("fake:a/two", 90_000),
+    ]
+
+
+def test_the_timeline_shows_batches_loads_and_what_stays_loaded(store, timeline, tmp_path) -> None:
+    figure = plot_timeline(store.run(1), timeline)
+    [axes] = figure.axes
+    bars = {
+        tuple(np.round(spans.get_facecolor()[0][:3], 2)): [
+            (row[0][1] + row[1][1], row[0][0], row[2][0])
+            for row in (path.vertices for path in spans.get_paths())
+        ]
+        for spans in axes.collections
+    }
+    assert sorted(map(len, bars.values())) == [1, 1, 2, 3], "loads, read ahead, loaded, batches"
+    [(_, begin, end)] = bars[0.84, 0.37, 0.0]  # the first load
+    assert (begin, end) == pytest.approx((0, 1))
+    said = texts(figure)
+    assert "Timeline · run 1 on relay" in said
+    assert "3 batches in 6.0 s, 2 loads in 2.0 s (25%)" in said
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
+    assert "idle time cut out" in axes.get_xlabel()
+    assert axes.get_xlim()[1] < 20, "a day between two sessions is not drawn"
+    for suffix in ("png", "svg"):
+        save(figure, tmp_path / f"timeline.{suffix}")
+        save(plot_timeline(store.run(1), timeline), tmp_path / f"again.{suffix}")
+        assert (tmp_path / f"timeline.{suffix}").read_bytes() == (
+            tmp_path / f"again.{suffix}"
+        ).read_bytes()
+
+
+def test_there_is_no_timeline_of_nothing(store) -> None:
+    with pytest.raises(InputError, match="run 1 asked no engine"):
+        plot_timeline(store.run(1), [])
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 100)), min_size=1))
+def test_cutting_out_idle_time_keeps_the_order_and_what_took_time(spans) -> None:
+    clock = _Clock([_Span(0, begin, begin + lasts) for begin, lasts in spans])
+    moments = sorted({t for begin, lasts in spans for t in (begin, begin + lasts)})
+    shown = [float(clock(moment)) for moment in moments]
+    assert shown == sorted(shown)
+    for begin, lasts in spans:
+        assert float(clock(begin + lasts) - clock(begin)) == pytest.approx(lasts, abs=1e-6)
