@@ -552,7 +552,7 @@ def plot(
     json_: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Draw a run: its batches over time, and of a job how it converged, its graphs, what it cost.
+    """Draw a run: its batches over time, and a job's way.
 
     Every picture that the run has data for is written as PNG and SVG into DIR: timeline; of jobs
     also convergence, swarm, graphs, contribution, places, calls, coefficients,

@@ -9,7 +9,10 @@ from swarm.app.cli import app
 
 from .conftest import Cli
 
-COMMANDS = ("run", "optimize", "runs", "show", "replay", "doctor", "plot", "report", "export")
+COMMANDS = (
+    *("run", "optimize", "runs", "show", "replay", "doctor", "plot", "report", "export"),
+    "routers",
+)
 
 
 def test_commands(cli: Cli) -> None:

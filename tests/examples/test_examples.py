@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import swarm
+from swarm.agents.served import Server
 
 ROOT = Path(__file__).parents[2]
 NEEDS_TORCH = pytest.mark.skipif(
@@ -56,10 +57,15 @@ def test_job_files_can_be_run(job, tmp_path):
 
 
 def test_the_pool_of_the_readme_has_only_keys_that_exist():
-    [pool] = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    content = tomllib.loads(pool)
-    for expert in content["experts"]:
-        swarm.Expert.model_validate({**content["defaults"], **expert})
+    pools = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(pools) == 2
+    for pool in pools:
+        content = tomllib.loads(pool)
+        defaults = {"model": "models/qwen", **content.get("defaults", {})}
+        for expert in content["experts"]:
+            swarm.Expert.model_validate({**defaults, **expert})
+        for server in content.get("servers", ()):
+            Server.model_validate(server)
 
 
 def test_the_commands_of_the_readme_exist():
@@ -67,10 +73,10 @@ def test_the_commands_of_the_readme_exist():
     commands = set(re.findall(r"^swarm (\w+)", text, re.MULTILINE))
     assert commands == {
         *("run", "optimize", "runs", "show", "replay", "doctor"),
-        *("plot", "report", "export"),
+        *("plot", "report", "export", "routers", "pool"),
     }
     script = str(Path(sys.executable).with_name("swarm"))
-    for command in commands:
+    for command in commands - {"pool"}:
         assert "--store" in run(script, command, "--help")
 
 
