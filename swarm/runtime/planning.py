@@ -72,7 +72,7 @@ def plan(
         running: where graphs stand: agenda, and mask of what is answered. Each once.
         loaded: the bases that are loaded, least recently used first.
         models: of every base that is loaded or will be asked.
-        rooms: of every device.
+        rooms: of every device that a model takes room on.
     """
     problem = Problem(running, loaded, models, rooms)
     searches = WEIGHTS if problem.long else WEIGHTS[:1]
@@ -120,8 +120,9 @@ class Problem:
         sizes = [models[name].size for name in self.names]
         self._free = np.array([size == 0 for size in sizes], np.bool_)
         self._bytes = np.array([size or 0 for size in sizes], np.float64)
-        self._most = np.array([_limit(rooms[d].models) for d in devices], np.float64)
-        self._most_bytes = np.array([_limit(rooms[d].bytes) for d in devices], np.float64)
+        there = [rooms.get(device, Room()) for device in devices]
+        self._most = np.array([_limit(room.models) for room in there], np.float64)
+        self._most_bytes = np.array([_limit(room.bytes) for room in there], np.float64)
         paid = self._bytes[~self._free]
         known = bool(len(paid)) and bool(paid.all())
         self.cost = np.where(self._free, 0.0, self._bytes / paid.mean() if known else 1.0)

@@ -455,3 +455,24 @@ def test_what_is_loaded_is_kept_between_schedulers_that_share_a_residency():
     for k, answers in enumerate(asyncio.run(work())):
         assert answers.outcomes == [answer(Request(expert(MODELS[k % 4]), prompt(k)))]
         assert isinstance(answers.outcomes[0], Response)
+
+
+async def test_what_takes_no_room_may_be_on_a_device_that_nobody_has_limited():
+    class Elsewhere(Sized):
+        def device_of(self, expert):
+            return "cuda:0"
+
+    engine = Elsewhere()
+    residency = Residency({"fake": engine}, memory=Memory.parse({"cuda:0": 1}))
+    scheduler = Scheduler(residency)
+    counter = Expert.scripted("count", lambda messages: "counted")
+    items = [Item(expert("one")), Item(expert("two")), Item(counter, (0, 1))]
+    with scheduler.join(Agenda(items)) as participant:
+        first = [
+            scheduler.ask(item.expert, [prompt("x")], participant=participant, item=i)
+            for i, item in enumerate(items[:2])
+        ]
+        await asyncio.gather(*first)
+        last = await scheduler.ask(counter, [prompt("x")], participant=participant, item=2)
+    assert last.outcomes[0].text == "counted"
+    assert engine.loads == ["fake:one", "fake:two"]
