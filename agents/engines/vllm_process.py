@@ -134,7 +134,7 @@ _RUNNING: weakref.WeakSet[Killable] = weakref.WeakSet()
 
 
 def end_with_this_process(core: Killable) -> None:
-    """`core` is killed when this process ends, which would else wait for it, and it for requests."""
+    """`core` is killed when this process ends, which would else wait for it for ever."""
     _register()
     _RUNNING.add(core)
 
