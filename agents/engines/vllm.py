@@ -29,7 +29,8 @@ from swarm.agents.engines.checkpoints import (
 from swarm.agents.engines.codec import first_line
 from swarm.agents.engines.determinism import Determinism
 from swarm.agents.engines.local_lengths import LocalLengths
-from swarm.agents.engines.vllm_core import GIB, Core, VllmOptions, device_memory, plan_core, settle
+from swarm.agents.engines.vllm_core import GIB, Core, VllmOptions, plan_core
+from swarm.agents.engines.vllm_process import device_memory, settle
 from swarm.agents.messages import Messages, Request, Response
 from swarm.errors import EngineError, MissingPackageError
 

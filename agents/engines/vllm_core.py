@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
-import logging
-import os
 import re
-import shlex
 import shutil
-import sys
 import time
 from collections import OrderedDict
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -24,6 +19,7 @@ from swarm.agents import weights
 from swarm.agents.engines.chat_tokenizer import ChatTokenizer
 from swarm.agents.engines.checkpoints import weights_folder
 from swarm.agents.engines.codec import Codec, first_line
+from swarm.agents.engines.vllm_process import end_with_this_process, root_cause, starting
 from swarm.agents.messages import Request, Response
 from swarm.errors import EngineError, RequestError
 from swarm.settings_file import Settings, settings_error
@@ -145,17 +141,18 @@ class Core:
             if expert.mixture is not None and expert.mixture.kind == "model":
                 model = str(merged := _write(expert.mixture, folder))
             self.codec = _codec(model)
-            with _starting(folder, offline=Path(model).is_dir()):
+            with starting(folder, offline=Path(model).is_dir()):
                 self._engine = _start(model, plan, adapters)
             self.size = weights.size(weights_folder(expert) or Path(model))
             """Bytes of its weights."""
         except Exception as error:  # each of the libraries has its own
-            reason = _root_cause(folder) or first_line(error)
+            reason = root_cause(folder) or first_line(error)
             raise EngineError(f"`{expert.model}` can't be loaded: {reason}") from error
         finally:
             if merged is not None:  # it is in the core's memory now
                 shutil.rmtree(merged)
         self.context = min(self.codec.context, self._engine.model_config.max_model_len)
+        end_with_this_process(self)
 
     async def sleep(self) -> bool:
         """Moves the weights to host memory, where the platform can; else returns False."""
@@ -186,6 +183,11 @@ class Core:
         for overlay in list(self._adapters):
             self._forget(overlay)
 
+    def kill(self) -> None:
+        """Ends the process, and leaves all else."""
+        for process in self._engine.engine_core.resources.engine_manager.processes:
+            process.kill()
+
     async def answer(self, requests: Sequence[Request]) -> list[Response | EngineError]:
         started = time.perf_counter()
         prompts = self.codec.encode([request.messages for request in requests])
@@ -215,25 +217,28 @@ class Core:
                 "`max_tokens`"
             )
         self._asked += 1
+        outputs = self._engine.generate(
+            {"prompt_token_ids": prompt},
+            self._sampling(request),
+            f"{id(self)}-{self._asked}",
+            lora_request=self._adapters.get(overlay) if overlay is not None else None,
+        )
+        tokens: list[int] = []
+        stopped = False
         try:
-            outputs = [
-                output
-                async for output in self._engine.generate(
-                    {"prompt_token_ids": prompt},
-                    self._sampling(request),
-                    f"{id(self)}-{self._asked}",
-                    lora_request=self._adapters.get(overlay) if overlay is not None else None,
-                )
-            ]
+            async with contextlib.aclosing(outputs):
+                async for output in outputs:
+                    [written] = output.outputs
+                    tokens += written.token_ids
+                    stopped = written.finish_reason == "stop" or self._has_stopped(request, tokens)
+                    if stopped:
+                        break
         except EngineDeadError:
             return self._died()
         except Exception as error:  # it has several, in several modules
             return RequestError(
                 f"vLLM can't answer `{request.expert.name}`: {first_line(error.__cause__ or error)}"
             )
-        [written] = outputs[-1].outputs
-        stopped = written.finish_reason == "stop"
-        tokens = list(written.token_ids)
         return self.codec.response(request, len(prompt), tokens, 0.0, stopped=stopped)
 
     async def _call(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -249,29 +254,43 @@ class Core:
 
     def _died(self) -> EngineError:
         """Every request that was under way is told the same."""
-        self._cause = self._cause or _root_cause(self._folder) or "it was killed"
+        self._cause = self._cause or root_cause(self._folder) or "it was killed"
         return EngineError(
             f"`{self.path}`: vLLM's process ended ({self._cause}): it is started again when it is "
             "asked next"
         )
+
+    def _has_stopped(self, request: Request, tokens: list[int]) -> bool:
+        """Whether one of the stop strings is there that vLLM was not told."""
+        watched = self._watched(request)
+        return bool(watched) and any(stop in self.codec.text(tokens) for stop in watched)
+
+    @staticmethod
+    def _watched(request: Request) -> tuple[str, ...]:
+        """The stop strings, if vLLM can't be told them: for vLLM a text may begin with a space that
+        is not in the text that an answer is made of."""
+        stops = request.expert.sampling.stop
+        return stops if any(stop.startswith(" ") for stop in stops) else ()
 
     def _sampling(self, request: Request) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         how = request.expert.sampling
+        watched = bool(self._watched(request))
+        told = () if watched else how.stop
         return SamplingParams(
             temperature=how.temperature,
             top_p=how.top_p,
             max_tokens=how.max_tokens,
-            stop=list(how.stop) or None,
+            stop=list(told) or None,
             stop_token_ids=sorted(self.codec.eos),
             # Each request has a generator of its own, seeded by its expert's seed and its own
             # content: what it draws does not depend on its neighbours in the batch.
             seed=int.from_bytes(request.key()[:7], "little") if how.temperature > 0 else None,
             repetition_penalty=self.codec.repetition_penalty,
-            detokenize=bool(how.stop),  # else nobody there looks at the text
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            detokenize=bool(told),  # else nobody there looks at the text
+            output_kind=RequestOutputKind.DELTA if watched else RequestOutputKind.FINAL_ONLY,
         )
 
     async def _load_adapters(
@@ -388,112 +407,3 @@ def _write(mixture: Mixture, folder: Path) -> Path:
     path = folder / mixture.digest.hex()[:32]
     export(check_compatible(mixture.folders), mixture.coefficients, path)
     return path
-
-
-LOG = "vllm.log"
-BEGIN = """
-import ctypes, os, sys
-if sys.argv[-1] == "--multiprocessing-fork":
-    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit()
-os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
-"""
-"""How a core begins: it is to end when this process does, even by SIGKILL. It would wait for ever,
-and hold the device's memory."""
-
-
-@functools.cache
-def device_memory() -> int:
-    """Bytes of the device that vLLM runs on; asked without making this process one of its users."""
-    settle()
-    from vllm.platforms import current_platform
-
-    return int(current_platform.get_device_total_memory())
-
-
-def settle() -> None:
-    """What vLLM is to find before it is imported."""
-    # Read now and then for as long as vLLM runs.
-    settings = {
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "VLLM_HOST_IP": "127.0.0.1",  # else it asks which address leads to the internet
-        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork of a process with threads may hang
-    }
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
-    if not _is_wanted():
-        # Of what is said before its log is set up, Python would else print the warnings.
-        logging.getLogger("vllm").addHandler(logging.NullHandler())
-
-
-def _is_wanted() -> bool:
-    """Whether the user wants to see vLLM's log: they have set one of these."""
-    chosen = {"VLLM_LOGGING_CONFIG_PATH", "VLLM_LOGGING_LEVEL", "VLLM_CONFIGURE_LOGGING"}
-    return bool(os.environ.keys() & chosen)
-
-
-@contextlib.contextmanager
-def _starting(folder: Path, *, offline: bool) -> Iterator[None]:
-    """How a core starts inside: by itself, and quietly.
-
-    It ends when this process does. Its log, and whatever else it prints, goes to a file in
-    `folder`, where the reason is looked for when it dies. It does not run this process's main file
-    again, as Python would have it do: nothing in there is needed, and what is done outside of a
-    `__main__` guard would be done once more.
-    """
-    from multiprocessing import spawn
-
-    settle()
-    passing = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"} if offline else {}
-    python: str | bytes = spawn.get_executable()
-    script, log = folder / "python", folder / LOG
-    said = ""
-    if not _is_wanted():
-        passing["VLLM_LOGGING_CONFIG_PATH"] = str(_log_config(folder))
-        said = f" >>{shlex.quote(str(log))} 2>&1"
-    begin = shlex.join([os.fsdecode(python), "-c", BEGIN, str(os.getpid())])
-    script.write_text(f'#!/bin/sh\nexec {begin} "$@"{said}\n')
-    script.chmod(0o700)
-    if os.access(script, os.X_OK):  # not where nothing may be executed
-        spawn.set_executable(str(script))
-    main = sys.modules["__main__"]
-    names = [name for name in ("__file__", "__spec__") if name in vars(main)]
-    hidden: dict[str, Any] = {name: vars(main).pop(name) for name in names}
-    main.__spec__ = None
-    passing = {name: value for name, value in passing.items() if name not in os.environ}
-    os.environ.update(passing)
-    try:
-        yield
-    finally:
-        for name in passing:
-            os.environ.pop(name, None)
-        vars(main).update(hidden)
-        spawn.set_executable(python)  # type: ignore[arg-type]  # bytes, where typeshed says str
-
-
-def _log_config(folder: Path) -> Path:
-    handler = {"class": "logging.FileHandler", "filename": str(folder / LOG), "formatter": "line"}
-    config = {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"line": {"format": "%(levelname)s %(message)s"}},
-        "handlers": {"file": handler},
-        "loggers": {"vllm": {"handlers": ["file"], "level": "WARNING", "propagate": False}},
-    }
-    path = folder / "logging.json"
-    path.write_text(json.dumps(config))
-    return path
-
-
-def _root_cause(folder: Path) -> str | None:
-    """The last error in the log that does not point to another, in one line; forgets the log."""
-    try:
-        log = (folder / LOG).read_text(errors="replace")
-        (folder / LOG).write_text("")
-    except OSError:
-        return None
-    told = re.findall(r"\b\w+(?:Error|Exception): .+", log)
-    causes = [line for line in told if not re.search(r"root cause|background process", line)]
-    return causes[-1] if causes else None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -176,3 +179,38 @@ def test_files_are_read_ahead_of_bases_that_are_neither_loaded_nor_asleep(engine
         return fresh, loaded, asleep
 
     assert asyncio.run(work()) == (True, False, True)
+
+
+CORE = """
+import sys, time
+from multiprocessing import get_context
+from pathlib import Path
+from swarm.agents.engines.vllm_process import starting
+
+print("began", flush=True)
+with starting(Path(sys.argv[1]), offline=True):
+    process = get_context("spawn").Process(target=time.sleep, args=(600,))
+    process.start()
+print(process.pid, flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_what_is_started_ends_with_the_process_even_if_it_is_killed(tmp_path):
+    """And the main file, which has no guard, is not run again."""
+    (tmp_path / "program.py").write_text(CORE)
+    command = [sys.executable, tmp_path / "program.py", tmp_path]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as program:
+        assert program.stdout.readline() == "began\n"
+        core = Path("/proc") / program.stdout.readline().strip() / "stat"
+        assert core.read_text().split()[2] != "Z"
+        program.kill()
+    for _ in range(3000):
+        try:
+            if core.read_text().split()[2] == "Z":  # dead, and nobody has asked how it ended
+                return
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        time.sleep(0.01)
+    raise AssertionError("it is still there")

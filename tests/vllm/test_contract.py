@@ -12,21 +12,23 @@ import pytest
 from engine_contract import EngineContract, ask, greedy
 from real_server import CONTEXT, ZOO, at
 
+import swarm
 from swarm.agents.engines.server import ServerEngine
 from swarm.agents.expert import Expert
 from swarm.agents.messages import Request
 from swarm.errors import EngineError
 
-NAMES = ("base", "times_lo", "double", "mirror")
+NAMES = ("gap", "double", "mirror")
 PROMPTS = [
-    "19 19 19 mirror",
-    "1: pass",
-    "double 7 gap",
-    "Question: double 3",
-    "times 3 4 5 6 7 8 9",
-    "gap " * 40,
+    "Question: a plus 16 10 ; b",
+    "1: a times 18 16 = 08 , a 08\nQuestion: a times 18 16 ; b gap a 17 ?\nAnswer:",
+    "1: a plus 03 09 = 12 , a 12\nQuestion: a plus 03 09 ; b double a ; c mirror b ?\nAnswer:",
+    "1: a minus 05 14 = 11 , a 11\nQuestion: a minus 05 14 ; b mirror a ?\nAnswer:",
+    "1: b double 07 = 14 , a 07 b 14\nQuestion: a minus 05 18 ; b double a ; c gap b 15 ?\nAnswer:",
 ]
-"""Nothing that the zoo was trained on: to that its experts give the same answers, or abstain."""
+"""What the zoo was trained on, but for the first, which leaves it something to draw. Of nonsense
+its experts may make nothing, and which nonsense may hang on the last bit of a sum: at a server, it
+is not always taken in the same order."""
 
 
 class OnTheZoo(EngineContract):
@@ -37,6 +39,12 @@ class OnTheZoo(EngineContract):
     @pytest.fixture
     def words(self):
         return ["12", "double", "times", "gap", "mirror", "pass", "a", "plus", "07"]
+
+    @pytest.fixture
+    def crowd(self, experts):
+        questions = [example.question for example in swarm.Task.load(ZOO / "relay.toml").dev[:24]]
+        asked = [ask(f"Question: {question}\nAnswer:") for question in questions]
+        return [Request(expert, messages) for messages in asked for expert in experts]
 
 
 @contextmanager
@@ -66,9 +74,7 @@ class TestInProcess(OnTheZoo):
 
     @pytest.fixture
     def experts(self, in_process):
-        first = in_process["double"]
-        experts = {**in_process, "base": first.model_copy(update={"name": "base", "adapter": None})}
-        return [experts[n].model_copy(update={"sampling": greedy()}) for n in NAMES]
+        return [in_process[n].model_copy(update={"sampling": greedy()}) for n in NAMES]
 
     @pytest.fixture
     def hopeless(self, experts):
@@ -110,7 +116,7 @@ class TestServer(OnTheZoo):
 
     @pytest.fixture
     def hopeless(self, experts):
-        return Request(experts[1], ask("pass " * 250)), ["`times_lo`", "400", str(CONTEXT)]
+        return Request(experts[1], ask("pass " * 300)), ["`double`", str(CONTEXT)]
 
     @pytest.fixture
     def sabotage(self, server):
