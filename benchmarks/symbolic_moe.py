@@ -168,15 +168,16 @@ def cost(folder: Path, store: str, rounds: int) -> dict[str, Any]:
     ratios, seconds = [], []
     for _ in range(rounds):
         taken, loads, traces = ours(system, questions)
-        asked: dict[str, dict[Request, None]] = defaultdict(dict)
+        asked: dict[str, dict[bytes, Request]] = defaultdict(dict)
         recruited, aggregating = set(), set()
         for trace in traces:
             for call in trace.calls:
                 expert = pool[call.agent.expert]
-                asked[expert.base][Request(expert, call.prompt)] = None
+                request = Request(expert, call.prompt)
+                asked[expert.base][request.key()] = request
                 is_end = call.agent.name == trace.graph.end.name
                 (aggregating if is_end else recruited).add(expert.base)
-        least = bare({base: list(requests) for base, requests in asked.items()})
+        least = bare({base: list(each.values()) for base, each in asked.items()})
         ratios.append(taken / least)
         seconds.append((taken, least))
     return {
