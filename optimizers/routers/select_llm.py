@@ -19,7 +19,9 @@ from swarm.graphs.graph import AgentGraph
 from swarm.graphs.topologies import star
 from swarm.optimizers.outcomes import Floats, Outcomes
 from swarm.optimizers.routers.base import Columns, Embedded
-from swarm.optimizers.routers.knn import best_k, neighbour_means
+from swarm.optimizers.routers.knn import best_k, nearest, neighbour_means
+
+PRIORS = (0.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 400.0)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -39,7 +41,8 @@ class SelectLLM(Embedded):
     """The expert that reads their answers; None: the surest expert itself, as the end node."""
     neighbours: int | None = None
     """None: chosen by leave-one-out."""
-    prior: float = 100.0
+    prior: float | None = None
+    """None: the one of `PRIORS` with the smallest squared error by leave-one-out."""
     choices: int = 4
     """c: how many answers a question has that experts can choose from."""
 
@@ -49,12 +52,23 @@ class SelectLLM(Embedded):
         k = self.neighbours
         if k is None:
             k = best_k(self.learned["vectors"], outcomes.scores, outcomes.scores)
-        self.facts["neighbours"] = min(k, len(outcomes))
+        k = self.facts["neighbours"] = min(k, len(outcomes))
+        self.facts["prior"] = PRIORS[-1] if self.prior is None else self.prior
+        if self.prior is None and k < len(outcomes):
+            vectors, scores = self.learned["vectors"], outcomes.scores
+            rows = nearest(vectors, vectors, k, leave_out=True)
+            near = np.concatenate([scores[each].mean(axis=1) for each in rows])
+            errors = [np.square(self._shrunk(near, prior) - scores).mean() for prior in PRIORS]
+            self.facts["prior"] = PRIORS[int(np.argmin(errors))]
 
     def estimates(self, questions: Sequence[str]) -> Floats:
         known, k = self.learned["scores"], self.facts["neighbours"]
         near = neighbour_means(self.vectors(questions), self.learned["vectors"], known, k)
-        shrunk: Floats = (k * near + self.prior * self.learned["means"]) / (k + self.prior)
+        return self._shrunk(near, self.facts["prior"])
+
+    def _shrunk(self, near: Floats, prior: float) -> Floats:
+        k = self.facts["neighbours"]
+        shrunk: Floats = (k * near + prior * self.learned["means"]) / (k + prior)
         return shrunk
 
     def select(self, questions: Sequence[str]) -> tuple[Columns, Floats]:
