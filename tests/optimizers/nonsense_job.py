@@ -168,12 +168,12 @@ def watch(session):
     around(transformers, "_Base")
     around(transformers.TransformersEngine, "_generate")
     patch(transformers.TransformersEngine, "_generate", logged)
-    around(transformers, "_merged")
+    around(transformers, "merged")
     patch(merge, "_merge", pieces)
     around(merge.shutil, "copyfile")
     around(safetensors.torch, "save_file")
     around(merge.Path, "rename")
-    around(StoreRecorder, "record")
+    around(StoreRecorder, "record_all")
     for name in (
         *("add_experts", "add_batches", "add_answers"),  # one transaction
         *("add_evaluations", "save_state"),  # one transaction
