@@ -84,6 +84,9 @@ class RecordedEngine(Engine):
         """A function of the recording, which is part of what the expert is."""
         return Determinism.BITWISE
 
+    def size(self, base: str, experts: Sequence[Expert]) -> int:
+        return 0
+
     async def generate(self, requests: Sequence[Request]) -> Sequence[Response | EngineError]:
         return [_answer(request) for request in requests]
 
