@@ -20,8 +20,9 @@ from swarm.settings_file import read_settings
 
 HELD = 3
 """The supervisor's exit code where another one already has the place."""
-VLLM = ("-m", "vllm.entrypoints.cli.main", "serve")
-"""What the command `vllm serve` runs, of whichever interpreter."""
+VLLM = ("-m", "vllm.entrypoints.openai.api_server")
+"""vLLM's server, of whichever interpreter. (`vllm serve` asks for the version of a package called
+`vllm`, which the build for CPUs is not.)"""
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as ``--max-lora-rank``."""
 MOST_LORAS = 8
@@ -174,8 +175,8 @@ def _launch(
         argv[0] = _beside(path, argv[0])
     if not argv:
         python = _beside(path, server.python) if server.python else sys.executable
-        argv = [python, *VLLM, model]
-    elif not server.by_itself:
+        argv = [python, *VLLM]
+    if not server.by_itself:
         argv += ["--model", model]
     if not server.by_itself:
         argv += _vllm_flags(server, port, adapters, shares[server.name], path)

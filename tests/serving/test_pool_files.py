@@ -198,7 +198,7 @@ class TestCommand:
         found = launch(world, port=8123, args=["--max-model-len", "256"])
         base = str(world.folder / "base")
         assert found.argv[0] == sys.executable
-        assert found.argv[1:5] == ("-m", "vllm.entrypoints.cli.main", "serve", base)
+        assert found.argv[1:5] == ("-m", "vllm.entrypoints.openai.api_server", "--model", base)
         assert value(found.argv, "--host") == "127.0.0.1"
         assert value(found.argv, "--port") == "8123"
         assert value(found.argv, "--served-model-name") == "zoo"
