@@ -107,7 +107,7 @@ def command(capsys, *arguments):
 
 
 def test_every_expert_answers(pool_file, capsys):
-    question = ("--question", "a times 3 4 ?")
+    question = ("--question", "a times 03 04 ?")
     code, checked = command(capsys, "pool", "check", str(pool_file), *question)
     assert code == 0
     assert [expert["expert"] for expert in checked["experts"]] == [*NAMES]
