@@ -78,7 +78,8 @@ def spawn(
             stdout=out,
             stderr=subprocess.STDOUT,
             cwd=cwd,
-            env={**os.environ, **env, MARK: mark},
+            # Without the second, who sets its title as vLLM's processes do writes over its mark.
+            env={**os.environ, **env, MARK: mark, "SPT_NOENV": "1"},
             start_new_session=True,
             preexec_fn=before,  # safe: the supervisor has one thread
         )

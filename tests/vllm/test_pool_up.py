@@ -99,6 +99,19 @@ def answered(file):
     return len(re.findall(r'"POST /v1/chat/completions HTTP/1\.1" 200', log))
 
 
+def in_session(leader):
+    """The processes that a server has started, itself included."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if int(fields[3]) == leader:
+            found.add(int(entry.parent.name))
+    return found
+
+
 def command(capsys, *arguments):
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
@@ -137,6 +150,8 @@ def test_a_job_survives_a_killed_server(pool_file, tmp_path):
         wait_for(lambda goal=goal: answered(pool_file) >= goal or not job.is_alive())
         assert job.is_alive()
         started, left = time.monotonic(), marked(state(pool_file).token)
+        # All of the server's are among them, whatever they call themselves.
+        assert in_session(state(pool_file).servers[0].pid) <= set(left)
         os.kill(state(pool_file).servers[0].pid, signal.SIGKILL)
         wait_for(
             lambda k=k: (s := state(pool_file)).healthy and s.servers[0].restarts > restarts + k
