@@ -120,7 +120,7 @@ def command(capsys, *arguments):
 
 
 def test_every_expert_answers(pool_file, capsys):
-    question = ("--question", "a times 03 04 ?")
+    question = ("--question", "a plus 16 10 ?")
     code, checked = command(capsys, "pool", "check", str(pool_file), *question)
     assert code == 0
     assert [expert["expert"] for expert in checked["experts"]] == [*NAMES]
