@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.text import Text
 
 from swarm.agents.expert import Pool
 from swarm.analysis import pools
@@ -16,6 +18,7 @@ from swarm.analysis.gain import CollaborativeGain, collaborative_gain
 from swarm.analysis.job import JobHistory
 from swarm.analysis.roles import ACTS, Heterogeneity, Score, role_heterogeneity
 from swarm.analysis.singles import alone, scores_of, side_by_side
+from swarm.app import tables
 from swarm.app.doctor import require_engines
 from swarm.app.documents import Document
 from swarm.app.jobs import load_pool, task_of
@@ -27,9 +30,6 @@ from swarm.graphs import topologies
 from swarm.runtime.system import evaluate
 from swarm.store import EvaluationView, RunView, Store
 from swarm.tasks import Task
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -270,8 +270,6 @@ def _plain(values: Any) -> list[float | None]:
 
 
 def _show(console: Console, report: RunReport) -> None:
-    from rich.text import Text
-
     run, job, system = report.run, report.job, report.system
     console.print(Text(f"run {run.id} · {one_line(run.name, 60)}", "bold"))
     if job is not None:
@@ -289,7 +287,7 @@ def _show(console: Console, report: RunReport) -> None:
                 for name, count in last.spared.items()
             ),
         }
-        _pairs(console, lines)
+        tables.pairs(console, {name: text for name, text in lines.items() if text})
         _show_contribution(console, job)
     if report.gain is not None and system is not None:
         _show_gain(console, report.gain, system, len(run.settings["experts"]))
@@ -343,7 +341,7 @@ def _show_contribution(console: Console, job: JobHistory) -> None:
         for i in order:
             known = scores[~np.isnan(scores[:, i]), i]
             figures = (known[0], known[-1], known.max()) if known.size else (None,) * 3
-            rows.append((job.experts[i], *map(_figure, figures)))
+            rows.append((job.experts[i], *map(tables.score, figures)))
         title = f"contribution: JFK-score on {job.split}"
         _table(console, title, ("expert", "first:", "last:", "highest:"), rows)
         return
@@ -356,7 +354,11 @@ def _show_contribution(console: Console, job: JobHistory) -> None:
         f"contribution: mean score on {job.split} of the graphs that an expert ends",
         ("expert", "graphs:", "score:"),
         [
-            (job.experts[i], f"{graphs[i, 0]:.0f}", _figure(mean[i, 0] if graphs[i, 0] else None))
+            (
+                job.experts[i],
+                f"{graphs[i, 0]:.0f}",
+                tables.score(mean[i, 0] if graphs[i, 0] else None),
+            )
             for i in order
         ],
     )
@@ -374,8 +376,8 @@ def _show_outcomes(console: Console, outcomes: Sequence[pools.Outcome]) -> None:
                 one.optimizer,
                 str(one.experts),
                 str(one.distinct),
-                _figure(one.dev),
-                _figure(one.test),
+                tables.score(one.dev),
+                tables.score(one.test),
                 f"{one.asked:,}",
             )
             for one in outcomes
@@ -393,7 +395,7 @@ def _show_outcomes(console: Console, outcomes: Sequence[pools.Outcome]) -> None:
             f"score on {on} by {what}",
             (f"{what}:", "jobs:", "mean:", "lowest:", "highest:"),
             [
-                (str(row.value), str(row.jobs), *map(_figure, (row.mean, row.low, row.high)))
+                (str(row.value), str(row.jobs), *map(tables.score, (row.mean, row.low, row.high)))
                 for row in rows
             ],
         )
@@ -402,34 +404,11 @@ def _show_outcomes(console: Console, outcomes: Sequence[pools.Outcome]) -> None:
 def _table(
     console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> None:
-    """Columns whose name ends in a colon hold numbers."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    console.print()
-    console.print(Text(plain(title), "bold"))
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=True, header_style="dim")
-    for column in columns:
-        table.add_column(column.rstrip(":"), justify="right" if column.endswith(":") else "left")
+    tables.heading(console, title)
+    table = tables.table(*columns)
     for row in rows:
         table.add_row(*(one_line(cell, 40) for cell in row))
     console.print(table)
-
-
-def _pairs(console: Console, pairs: Mapping[str, str]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 3))
-    for name, value in pairs.items():
-        if value:
-            table.add_row(Text(f"  {plain(name)}", "dim"), Text(plain(value)))
-    console.print(table)
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 def _share(part: int, whole: int) -> str:

@@ -47,3 +47,8 @@ def console(*, stderr: bool = False) -> Console:
         emoji=False,
         highlight=False,
     )
+
+
+def say(text: str) -> None:
+    """A line on stderr, where no table is in the way of what reads stdout."""
+    sys.stderr.write(text + "\n")

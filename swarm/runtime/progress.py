@@ -123,6 +123,8 @@ def _shown(title: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in title)
 
 
-def default_progress() -> Progress:
-    """A bar where stderr is a terminal, else lines."""
+def default_progress(*, quiet: bool = False) -> Progress:
+    """A bar where stderr is a terminal, else lines; nothing if `quiet`."""
+    if quiet:
+        return Silent()
     return Bar() if sys.stderr.isatty() else Lines()

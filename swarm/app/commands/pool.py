@@ -7,26 +7,12 @@ from typing import Annotated
 
 import typer
 
+from swarm.app.commands.exit_codes import FAILED
+from swarm.app.commands.options import DebugOption, JsonOption, QuietOption
+
 app = typer.Typer(rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
 
-FAILED = 1
-
 FileArgument = Annotated[Path, typer.Argument(metavar="POOL.toml", help="The pool file.")]
-JsonOption = Annotated[
-    bool,
-    typer.Option(
-        "--json", envvar="SWARM_JSON", help="Print one JSON document on stdout and nothing else."
-    ),
-]
-QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", envvar="SWARM_QUIET", help="Show no progress.")
-]
-DebugOption = Annotated[
-    bool,
-    typer.Option(
-        "--debug", envvar="SWARM_DEBUG", help="Show the traceback of an error, not one line."
-    ),
-]
 
 
 @app.callback()
