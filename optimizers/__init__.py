@@ -5,8 +5,9 @@ To add one, write its file and name it in `OPTIMIZERS`.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from swarm.imported import class_at
 
 if TYPE_CHECKING:
     from swarm.optimizers.base import Optimizer
@@ -36,6 +37,5 @@ OPTIMIZERS: dict[str, str] = {
 
 def find_optimizer(name: str) -> type[Optimizer]:
     """The class behind `name`, a key of `OPTIMIZERS`."""
-    module, _, cls = OPTIMIZERS[name].partition(":")
-    found: type[Optimizer] = getattr(importlib.import_module(module), cls)
+    found: type[Optimizer] = class_at(OPTIMIZERS[name])
     return found

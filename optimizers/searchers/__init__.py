@@ -5,8 +5,9 @@ To add one, write its file and name it in `SEARCHERS`.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from swarm.imported import class_at
 
 if TYPE_CHECKING:
     from swarm.optimizers.searchers.base import Searcher
@@ -24,6 +25,5 @@ SEARCHERS: dict[str, str] = {
 
 def find_searcher(name: str) -> type[Searcher]:
     """The class behind `name`, a key of `SEARCHERS`."""
-    module, _, cls = SEARCHERS[name].partition(":")
-    found: type[Searcher] = getattr(importlib.import_module(module), cls)
+    found: type[Searcher] = class_at(SEARCHERS[name])
     return found

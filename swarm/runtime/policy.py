@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from swarm.agents.expert import Pool
 from swarm.agents.messages import Messages, Response
 from swarm.errors import EngineError, InputError, PoolError, did_you_mean
 from swarm.graphs.graph import AgentGraph
+from swarm.imported import class_at
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -300,8 +300,7 @@ def _digest(packed: bytes) -> str:
 
 def find_policy(name: str) -> type[Policy]:
     """The class behind `name`, a key of `POLICIES`."""
-    module, _, cls = POLICIES[name].partition(":")
-    found: type[Policy] = getattr(importlib.import_module(module), cls)
+    found: type[Policy] = class_at(POLICIES[name])
     return found
 
 

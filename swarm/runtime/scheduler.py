@@ -41,8 +41,8 @@ from swarm.errors import EngineError
 from swarm.runtime.agenda import Agenda
 from swarm.runtime.cache import Answered, Recorder
 from swarm.runtime.columns import Added, Answers, Column, Group, Outcome, Say
+from swarm.runtime.load_order import LoadOrder, Pending, Turn
 from swarm.runtime.residency import Loaded, Residency
-from swarm.runtime.route import Pending, Route, Turn
 from swarm.store.records import AnswerRecord, BatchRecord
 
 KEPT_WITHIN = 0.05
@@ -126,7 +126,7 @@ class Scheduler:
         self._groups: dict[tuple[bytes, int], Group] = {}
         """What has been looked up and waits for its base, by expert and draw."""
         self._participants: set[Participant] = set()
-        self._route = Route(residency)
+        self._order = LoadOrder(residency)
         self._checked: set[frozenset[tuple[str, str | None]]] = set()
         self._running: asyncio.Task[None] | None = None
         self._direct: set[asyncio.Task[None]] = set()
@@ -216,7 +216,7 @@ class Scheduler:
             for group in self._groups.values():
                 bases[group.expert.base].append(group)
             going = [graph for graph in self._participants if not graph.cancelled]
-            for turn in self._route.choose(self._pending(bases), going):
+            for turn in self._order.choose(self._pending(bases), going):
                 await self._run_base(turn, bases[turn.base])
         except BaseException as error:
             waiting = chain.from_iterable(group.columns for group in self._groups.values())

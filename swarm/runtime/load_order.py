@@ -1,4 +1,4 @@
-"""What a wave asks: all bases if everything fits, else one, on the way that has been planned."""
+"""What a wave asks: all bases if everything fits, else one, in the planned order of loads."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ Kinds = frozenset[tuple[Agenda, int]]
 """Where graphs stand. Those that stand at the same point count once: a load serves all of them."""
 
 
-class Route:
-    """The way of one scheduler through the bases that its graphs want."""
+class LoadOrder:
+    """In which order one scheduler loads the bases that its graphs want."""
 
     def __init__(self, residency: Residency) -> None:
         self._residency = residency
