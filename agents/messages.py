@@ -69,6 +69,9 @@ class Response(NamedTuple):
     """`stop`: ended by itself or at a stop string; `length`: cut at `max_tokens`."""
     seconds: float = 0.0
     """This request's share of its batch's time: what it cost, not how long its user waited."""
+    seedless: bool = False
+    """Whether it was sampled without the seed that was asked for, which its server does not know:
+    nothing but the record gives it again. Kept with its batch."""
 
 
 Leaf = TypeVar("Leaf", Message, Usage, Request, Response)

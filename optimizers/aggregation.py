@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from swarm.agents.expert import Expert
-from swarm.agents.messages import Messages
 from swarm.agents.prompt import Position
 from swarm.agents.role import Role
 from swarm.optimizers.draws import question_rng
 from swarm.optimizers.outcomes import Outcomes
+from swarm.runtime.fitting import Column
 
 RIGHT = 0.5
 """A score from which an answer counts as right."""
@@ -55,8 +55,9 @@ def mix(outcomes: Outcomes, *, wrong: int = 2, seed: int = 0) -> list[Mixed]:
 
 def aggregation_prompts(
     expert: Expert, role: Role, questions: Sequence[str], mixed: Sequence[Mixed]
-) -> list[Messages]:
+) -> Column:
     """What `expert` is asked as the end node of a star whose other agents gave these answers."""
-    columns = [list(column) for column in zip(*(each.responses for each in mixed), strict=True)]
+    previous = [list(column) for column in zip(*(each.responses for each in mixed), strict=True)]
     asked = [questions[each.row] for each in mixed]
-    return expert.style.messages(role, Position.LAST, asked, columns)
+    every = range(len(previous))
+    return Column(expert.style, role, Position.LAST, asked, previous, every)

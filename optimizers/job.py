@@ -191,16 +191,14 @@ class CountingRecorder(Recorder):
     def record(
         self, batch: BatchRecord, experts: Sequence[Expert], answers: Sequence[AnswerRecord]
     ) -> None:
-        self._inner.record(batch, experts, answers)
-        self._account.book(batch, experts)
-        if self._weakest is not None:
-            self._weakest.book(batch)
-        self._progress.calls(self.asked)
+        self.record_all([(batch, experts, answers)])
 
     def record_all(self, answered: Sequence[Answered]) -> None:
         self._inner.record_all(answered)
         for batch, experts, _ in answered:
             self._account.book(batch, experts)
+            if self._weakest is not None:
+                self._weakest.book(batch)
         self._progress.calls(self.asked)
 
     @asynccontextmanager

@@ -50,6 +50,10 @@ class Client(ABC):
     ) -> AsyncIterator[str | Reply]:
         """One attempt: pieces of the text as they come, then all of it."""
 
+    def sends_seed(self, request: Request) -> bool:
+        """Whether a seed that is not to be left out reaches the server."""
+        return True
+
     @abstractmethod
     def failure(self, error: Exception, options: ServerOptions) -> Failure:
         """What `error`, raised by an attempt, means."""

@@ -28,3 +28,7 @@ class Determinism(StrEnum):
         """The weakest of `found`; `BITWISE` where nothing was asked."""
         order = list(cls)
         return max(found, key=order.index, default=cls.BITWISE)
+
+    def of_asked(self, *, seedless: bool) -> Determinism:
+        """What is left of this promise where a server was not told the seed (`Response`)."""
+        return Determinism.REPLAY_ONLY if seedless else self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import os
@@ -58,6 +59,9 @@ class LiteLLMClient(Client):
             await chunks.aclose()
         yield Reply("".join(pieces), finish, usage)
 
+    def sends_seed(self, request: Request) -> bool:
+        return _takes_seed(request.expert.model)
+
     def failure(self, error: Exception, options: ServerOptions) -> Failure:
         import httpx
 
@@ -97,6 +101,12 @@ def _settings(
     if (key := key_of(options)) is not None:
         settings["api_key"] = key
     return settings
+
+
+@functools.lru_cache(1024)
+def _takes_seed(model: str) -> bool:
+    """Whether LiteLLM passes a seed on, or drops it (`drop_params`)."""
+    return "seed" in (litellm().get_supported_openai_params(model=model) or ())
 
 
 def _usage(reply: Any) -> Usage | None:

@@ -66,7 +66,9 @@ def _column(expert: Expert, prompts: Sequence[Messages]) -> Sequence[Response | 
     for i, count in enumerate(written):
         if count > limit:
             texts[i], written[i] = " ".join(texts[i].split(" ")[:limit]), limit
-    answers = leaves(Response, texts, map(_usage, read, written), finish, repeat(0.0))
+    answers = leaves(
+        Response, texts, map(_usage, read, written), finish, repeat(0.0), repeat(False)
+    )
     return [errors.get(i, answer) for i, answer in enumerate(answers)] if errors else answers
 
 

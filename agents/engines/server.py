@@ -112,7 +112,10 @@ class ServerEngine(Engine):
 
     @classmethod
     def determinism(cls, expert: Expert) -> Determinism:
-        """Of an endpoint of one's own what `options` say, else seeded; of hosted models nothing."""
+        """Of an endpoint of one's own what `options` say, else seeded; of hosted models nothing.
+
+        What a server answers that was not told the seed (`Response.seedless`) is only recorded.
+        """
         options = ServerOptions.of(expert, f"expert `{expert.name}`")
         if options.url is None:
             return Determinism.REPLAY_ONLY
@@ -338,7 +341,9 @@ async def _attempt(
         usage = await asyncio.to_thread(_estimate, request, text)
     if handing is not None:
         handing.end()
-    return Response(text, usage, finish, time.perf_counter() - started)
+    seeded = "seed" not in left_out and client.sends_seed(request)
+    seedless = not seeded and request.expert.sampling.temperature > 0  # greedy needs none
+    return Response(text, usage, finish, time.perf_counter() - started, seedless)
 
 
 async def _streamed(

@@ -210,5 +210,6 @@ def batch_document(view: BatchView) -> Document:
         "prefetched": batch.prefetched,
         "evicted": list(batch.evicted),
         "evict_seconds": batch.evict_seconds,
+        "seedless": batch.seedless,
         "started_at": batch.started_at.isoformat(),
     }

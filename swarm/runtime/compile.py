@@ -18,7 +18,7 @@ from swarm.agents.role import Role, find_role
 from swarm.agents.shortening import Cuts
 from swarm.errors import EngineError
 from swarm.graphs.graph import AgentGraph
-from swarm.runtime.columns import Answers, Outcome, Say
+from swarm.runtime.columns import Answers, Outcome
 from swarm.runtime.fitting import Column, Fitted, fit
 from swarm.runtime.runtime import run_sync
 from swarm.runtime.scheduler import Participant, Scheduler
@@ -214,7 +214,15 @@ async def ask(
         engine = scheduler.residency.engine(node.expert.engine)
         fitted = await fit(engine, node.expert, column)
     participant = run.participant if run is not None else None
-    answers = await _ask(node, scheduler, fitted, participant, say)
+    answers = await ask_fitted(
+        scheduler,
+        node.expert,
+        fitted,
+        draw=node.draw,
+        participant=participant,
+        item=node.item,
+        say=say,
+    )
     if say is not None and answers.outcomes:
         say.end(answers.outcomes[0])
     texts: Texts = [o.text if type(o) is Response else None for o in answers.outcomes]
@@ -230,27 +238,19 @@ async def ask(
     return texts
 
 
-async def _ask(
-    node: Node,
-    scheduler: Scheduler,
-    fitted: Fitted,
-    participant: Participant | None,
-    say: Say | None,
+async def ask_fitted(
+    scheduler: Scheduler, expert: Expert, fitted: Fitted, *, draw: int = 0, **how: Any
 ) -> Answers:
-    """Asks for all but what is refused; that is answered with its error."""
+    """Asks for all prompts but what is refused; that is answered with its error. `how` is what
+    `Scheduler.ask` takes."""
     prompts, _, refused = fitted
-
-    def answers_to(some: Sequence[Messages]) -> Coroutine[Any, Any, Answers]:
-        return scheduler.ask(
-            node.expert, some, draw=node.draw, participant=participant, item=node.item, say=say
-        )
-
     if not refused:
-        return await answers_to(prompts)
-    answers = await answers_to([p for i, p in enumerate(prompts) if i not in refused])
+        return await scheduler.ask(expert, prompts, draw=draw, **how)
+    taken = [prompt for i, prompt in enumerate(prompts) if i not in refused]
+    answers = await scheduler.ask(expert, taken, draw=draw, **how)
     keys, outcomes, cached = None, iter(answers.outcomes), iter(answers.cached)
     if answers.keys is not None:
-        keys = [request_key(node.expert.fingerprint, prompt, node.draw) for prompt in prompts]
+        keys = [request_key(expert.fingerprint, prompt, draw) for prompt in prompts]
     every = range(len(prompts))
     return Answers(
         [refused[i] if i in refused else next(outcomes) for i in every],

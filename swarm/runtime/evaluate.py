@@ -295,19 +295,20 @@ class Evaluator:
 
     def _determinism(self, program: Program, runs: Sequence[tuple[range, GraphRun]]) -> Determinism:
         """The weakest of what was asked for one graph."""
-        asked = {
-            name: program.nodes[name].expert
-            for _, run in runs
-            for name, entry in run.log.items()
-            if any(
-                not known and isinstance(outcome, Response)
-                for known, outcome in zip(entry.cached, entry.outcomes, strict=True)
-            )
-        }
         engine = self.scheduler.residency.engine
-        return Determinism.weakest(
-            engine(expert.engine).determinism(expert) for expert in asked.values()
-        )
+        found = [Determinism.BITWISE]
+        for _, run in runs:
+            for name, entry in run.log.items():
+                fresh = [
+                    outcome.seedless
+                    for known, outcome in zip(entry.cached, entry.outcomes, strict=True)
+                    if not known and isinstance(outcome, Response)
+                ]
+                if fresh:
+                    expert = program.nodes[name].expert
+                    promised = engine(expert.engine).determinism(expert)
+                    found.append(promised.of_asked(seedless=any(fresh)))
+        return Determinism.weakest(found)
 
     def _score(self, answers: Sequence[str | None], rows: Sequence[int]) -> list[float]:
         score = self.task.score

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
 from swarm.agents.engines import Engine
@@ -58,6 +58,17 @@ class Column:
         )
 
 
+@dataclass(frozen=True)
+class Written:
+    """Prompts in somebody's own words, of which nothing can be cut. All but their last messages are
+    the same."""
+
+    messages: Sequence[Messages]
+
+    def prompts(self, cuts: Mapping[int, Cuts] = WHOLE) -> list[Messages]:
+        return list(self.messages)
+
+
 class Fitted(NamedTuple):
     """The prompts of a column as they may be sent."""
 
@@ -68,7 +79,22 @@ class Fitted(NamedTuple):
     """Position → why the prompt may not be sent."""
 
 
-async def fit(engine: Engine, expert: Expert, column: Column) -> Fitted:
+async def fit_written(engine: Engine, expert: Expert, prompts: Sequence[Messages]) -> Fitted:
+    """The same for prompts in somebody's own words: those that are too long are refused, since
+    nobody knows what in them may be cut."""
+    if expert.context is None and expert.overflow == "refuse":
+        return Fitted(list(prompts))
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        alike.setdefault((*prompt[:-1], prompt[-1].role), []).append(i)
+    refused: dict[int, EngineError] = {}
+    for places in alike.values():
+        fitted = await fit(engine, expert, Written([prompts[i] for i in places]))
+        refused.update((places[k], error) for k, error in fitted.refused.items())
+    return Fitted(list(prompts), refused=refused)
+
+
+async def fit(engine: Engine, expert: Expert, column: Column | Written) -> Fitted:
     """The prompts of `column`, each no longer than what `expert` can hold beside its answer.
 
     Instructions and question are never cut: where they are too long by themselves, or the expert's
@@ -95,8 +121,8 @@ async def fit(engine: Engine, expert: Expert, column: Column) -> Fitted:
         over = {i: n for i, n in zip(suspects, lengths, strict=True) if n > room}
         if not over:
             return whole
-        if expert.overflow == "refuse":
-            readable = bool(column.previous)
+        if expert.overflow == "refuse" or isinstance(column, Written):
+            readable = isinstance(column, Column) and bool(column.previous)
             return Fitted(prompts, refused={i: work.refusal(n, readable) for i, n in over.items()})
         return await work.shorten(column, prompts, over)
     except EngineError as error:

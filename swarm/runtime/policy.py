@@ -23,6 +23,7 @@ from swarm.agents.messages import Messages, Response
 from swarm.errors import EngineError, InputError, PoolError, did_you_mean
 from swarm.graphs.graph import AgentGraph
 from swarm.imported import class_at
+from swarm.runtime.fitting import Column
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -62,12 +63,15 @@ class Ask(Protocol):
     async def __call__(
         self,
         expert: str,
-        prompts: Sequence[Messages],
+        prompts: Sequence[Messages] | Column,
         *,
         draws: int = 1,
         about: Sequence[int] | None = None,
     ) -> list[list[Response | EngineError]]:
         """For each prompt its `draws` answers, in order; errors are returned, not raised.
+
+        A prompt longer than the expert's `context` is answered with an error. Of a `Column`, what
+        an agent would be asked, predecessors' responses are shortened if its `overflow` says so.
 
         Several experts are asked together where their calls are awaited together
         (`asyncio.gather`). An expert that does not sample is asked once, whatever `draws` is.

@@ -117,6 +117,8 @@ class WeakestAsked:
         """Takes a batch into account, if any of it was answered."""
         if not batch.prompt_tokens:
             return
+        if batch.seedless:
+            self.found = Determinism.REPLAY_ONLY
         for name in batch.experts:
             if (name, batch.base) not in self._seen:
                 self._seen.add((name, batch.base))

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from swarm.agents.engines.determinism import Determinism
 from swarm.agents.expert import Expert, Pool
 from swarm.agents.messages import Messages, Response
+from swarm.agents.prompt import WHOLE
 from swarm.agents.role import Role
+from swarm.agents.shortening import Cuts, write
 from swarm.errors import EngineError, InputError
 from swarm.graphs.graph import Agent, AgentGraph
 from swarm.runtime.columns import Outcome
-from swarm.runtime.compile import ColumnState, Texts, resolve
+from swarm.runtime.compile import ColumnState, Texts, ask_fitted, resolve
 from swarm.runtime.evaluate import Evaluation, Evaluator, Summary, interval
+from swarm.runtime.fitting import Column, fit, fit_written
 from swarm.runtime.policy import Policy
 from swarm.runtime.program import Program, run_together
 from swarm.runtime.runtime import gather, run_sync
@@ -42,6 +45,8 @@ class Asked(NamedTuple):
     keys: Sequence[Sequence[bytes]] | None
     """Content addresses; None where nothing is recorded."""
     cached: Sequence[Sequence[bool]]
+    cuts: Mapping[int, Cuts] = WHOLE
+    """Prompt → how it was shortened to fit the expert's context."""
 
     @property
     def answered(self) -> list[tuple[Response, bool]]:
@@ -67,7 +72,7 @@ class Asker:
     async def __call__(
         self,
         expert: str,
-        prompts: Sequence[Messages],
+        prompts: Sequence[Messages] | Column,
         *,
         draws: int = 1,
         about: Sequence[int] | None = None,
@@ -81,34 +86,39 @@ class Asker:
         who = self._pool[expert]
         if draws < 1:
             raise InputError(f"`draws` is {draws}: must be at least 1")
+        count = len(prompts.questions if isinstance(prompts, Column) else prompts)
         if about is None:
-            one_each = len(prompts) == self._questions
-            places: list[int | None] = (
-                list(range(len(prompts))) if one_each else [None] * len(prompts)
-            )
+            one_each = count == self._questions
+            places: list[int | None] = list(range(count)) if one_each else [None] * count
         else:
             places = [int(place) for place in about]
-            if len(places) != len(prompts) or not set(places) <= set(range(self._questions)):
+            if len(places) != count or not set(places) <= set(range(self._questions)):
                 raise InputError(
                     f"`about` must name one of {self._questions} questions for each of "
-                    f"{len(prompts)} prompts"
+                    f"{count} prompts"
                 )
-        if not prompts:
+        if not count:
             return []
+        engine = self._scheduler.residency.engine(who.engine)
+        if isinstance(prompts, Column):
+            fitted = await fit(engine, who, prompts)
+        else:
+            fitted = await fit_written(engine, who, prompts)
         different = draws if who.sampling.temperature > 0 else 1
         answers = await gather(
-            self._scheduler.ask(who, prompts, draw=draw) for draw in range(different)
+            ask_fitted(self._scheduler, who, fitted, draw=draw) for draw in range(different)
         )
         outcomes = list(zip(*(each.outcomes for each in answers), strict=True))
         keys = [each.keys for each in answers if each.keys is not None]
         self.asked.append(
             Asked(
                 who,
-                prompts,
+                fitted.prompts,
                 places,
                 outcomes,
                 list(zip(*keys, strict=True)) if keys else None,
                 list(zip(*(each.cached for each in answers), strict=True)),
+                fitted.cuts,
             )
         )
         return [list(row) * (draws // different) for row in outcomes]
@@ -250,7 +260,8 @@ class PolicyEvaluation:
             tokens=sum(part.tokens for part in parts) + sum(r.usage.total for r, _, _ in own),
             cost=math.fsum([*(part.cost for part in parts), own_cost]),
             seconds=self.seconds,
-            shortened=sum(part.shortened for part in parts),
+            shortened=sum(part.shortened for part in parts)
+            + sum(len(each.cuts) * len(each.outcomes[0]) for each in self.asked),
             determinism=self.determinism.value,
             graphs=len(parts),
             policy_calls=len(own),
@@ -276,13 +287,14 @@ async def route(
     )
     seconds = time.perf_counter() - started
     engine = evaluator.scheduler.residency.engine
-    asked = [each.expert for each in chosen.asked if not all(known for _, known in each.answered)]
-    determinism = Determinism.weakest(
-        [
-            *(part.determinism for part in parts),
-            *(engine(expert.engine).determinism(expert) for expert in asked),
-        ]
-    )
+    own = [
+        engine(each.expert.engine)
+        .determinism(each.expert)
+        .of_asked(seedless=any(response.seedless for response in fresh))
+        for each in chosen.asked
+        if (fresh := [response for response, known in each.answered if not known])
+    ]
+    determinism = Determinism.weakest([*(part.determinism for part in parts), *own])
     return PolicyEvaluation(
         policy, evaluator.split, parts, chosen.asked, rows, seconds, determinism=determinism
     )
@@ -375,6 +387,7 @@ def asked_state(evaluation: PolicyEvaluation) -> list[dict[str, Any]]:
             "about": [None if place is None else rows[place] for place in asked.about],
             "keys": [[key.hex() for key in row] for row in asked.keys or ()],
             "cached": [list(row) for row in asked.cached],
+            "shortened": {str(i): write(cuts) for i, cuts in asked.cuts.items()},
             "errors": [
                 [i, draw, str(outcome)]
                 for i, row in enumerate(asked.outcomes)
@@ -391,7 +404,7 @@ def calls_about(store: Store, trace: TraceView) -> list[CallView]:
     view = store.run(trace.run)
     if "policy" not in view.settings or view.kind != "evaluation":
         return []
-    calls: list[tuple[str, bytes, bool, str | None]] = []
+    calls: list[tuple[str, bytes, bool, str | None, str | None]] = []
     for asked in (store.state(trace.run) or {}).get("asked", ()):
         errors = {(i, draw): text for i, draw, text in asked["errors"]}
         for i, about in enumerate(asked["about"]):
@@ -399,13 +412,14 @@ def calls_about(store: Store, trace: TraceView) -> list[CallView]:
                 continue
             for draw, key in enumerate(asked["keys"][i]):
                 known, error = asked["cached"][i][draw], errors.get((i, draw))
-                calls.append((asked["expert"], bytes.fromhex(key), known, error))
-    answers = store.answers([key for _, key, _, error in calls if error is None])
+                cut = asked.get("shortened", {}).get(str(i))
+                calls.append((asked["expert"], bytes.fromhex(key), known, error, cut))
+    answers = store.answers([key for _, key, _, error, _ in calls if error is None])
     experts = store.experts({answer.expert for answer in answers.values()})
     found = []
-    for name, key, known, error in calls:
+    for name, key, known, error, cut in calls:
         answer = None if error else answers.get(key)
         expert = None if answer is None else experts.get(answer.expert)
         agent = Agent(name=name, expert=name, role=POLICY_ROLE)
-        found.append(CallView(agent, key, known, error, answer, expert))
+        found.append(CallView(agent, key, known, error, answer, expert, cut))
     return found

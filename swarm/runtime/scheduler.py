@@ -409,6 +409,7 @@ class Scheduler:
                 prefetched=loaded.prefetched,
                 evicted=loaded.evicted,
                 evict_seconds=loaded.evict_seconds,
+                seedless=any(record.response.seedless for record in answered),
             )
             if engine.resident:
                 self.recorder.record(done, experts, answered)

@@ -153,6 +153,7 @@ def batches(session: Session, run: int) -> list[BatchView]:
                 prefetched=row.prefetched,
                 evicted=tuple(row.evicted),
                 evict_seconds=row.evict_seconds,
+                seedless=row.seedless,
             ),
         )
         for row in rows

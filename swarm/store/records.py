@@ -59,6 +59,8 @@ class BatchRecord(NamedTuple):
     """The bases that were unloaded to make room for it."""
     evict_seconds: float = 0.0
     """What that took; part of `load_seconds`."""
+    seedless: bool = False
+    """Whether any of it was answered without its seed (`Response.seedless`)."""
 
 
 class AnswerRecord(NamedTuple):

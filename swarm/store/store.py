@@ -233,7 +233,7 @@ class Store:
             body = dump_json(messages)
             prompt = hashlib.blake2b(body.encode(), digest_size=32).digest()
             prompts[prompt] = body
-            text, usage, finish, seconds = response
+            text, usage, finish, seconds, _ = response
             rows.append((key, expert, prompt, draw, escape(text), *usage, finish, seconds, batch))
         with self.transaction():
             # In the order of the keys: no deadlock with another process storing some of the same.

@@ -29,7 +29,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from swarm.store.records import RunKind, RunStatus
 from swarm.store.types import AnyJson, AnyText, UtcTime
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every revision this version of the package can open, oldest first; the last is the current one.
 Kept here so that opening a store that is up to date need not import Alembic."""
 
@@ -123,6 +123,7 @@ class Batch(Base):
     prefetched: Mapped[bool] = mapped_column(server_default=false())
     evicted: Mapped[list[str]] = mapped_column(server_default="[]")
     evict_seconds: Mapped[float] = mapped_column(server_default="0")
+    seedless: Mapped[bool] = mapped_column(server_default=false())
 
 
 class Answer(Base):

@@ -26,6 +26,8 @@ from swarm.agents.expert import Expert, Pool, Price
 from swarm.agents.messages import Request, Response, Usage
 from swarm.app.doctor import diagnose, require_engines
 from swarm.errors import ConfigError, EngineError, PoolError, RequestError
+from swarm.graphs.topologies import single
+from swarm.optimizers.baselines.best_single import BestSingle
 
 BACKOFF = 0.01
 # Of LiteLLM, where a deadline comes before it has begun to send.
@@ -358,6 +360,40 @@ class TestWhatAServerDoesNotKnow:
         [answer] = generate([Request(expert, ask("x"))])
         assert "400: top_p is not supported" in str(answer)
         assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("how", ["knows", "refuses the seed", "refuses the seed, greedy"])
+def test_a_run_says_what_was_really_sent(server, tmp_path, how):
+    """Without a seed, what was sampled can only be had from the record; greedy needs none."""
+    if "refuses" in how:
+        server.faults.append(refusal(400, "Unknown parameter: 'seed'."))
+    sampling = greedy(max_tokens=3) if "greedy" in how else swarm.Sampling(temperature=1.0)
+    pool = Pool([expert_at(server.url, sampling=sampling, concurrency=1)])
+    questions = [{"question": f"q{i}", "answer": "w1"} for i in range(3)]
+    other = [{"question": f"p{i}", "answer": "w1"} for i in range(3)]
+    task = swarm.Task.from_records("words", "exact", test=questions, dev=other)
+    expected = "replay-only" if how == "refuses the seed" else "seeded"
+    path = str(tmp_path / "swarm.db")
+
+    def runtime():
+        return swarm.Runtime({"server": ServerEngine(backoff=BACKOFF)})
+
+    graph = single("e")
+    [evaluation] = swarm.evaluate([graph], task, pool, store=path, runtime=runtime())
+    assert evaluation.summary().determinism == expected
+    assert any("seed" not in body for body in server.asked) == ("refuses" in how)
+    with swarm.Store.open(path) as store:
+        assert store.run(1).summary["determinism"] == expected
+        assert any(view.batch.seedless for view in store.batches(1)) == (expected == "replay-only")
+    [again] = swarm.evaluate([graph], task, pool, store=path, runtime=runtime())
+    assert again.summary().determinism == "bitwise"
+    # A job says it of the batches that were recorded, whichever session asked them.
+    if "refuses" in how:
+        server.faults.append(refusal(400, "Unknown parameter: 'seed'."))
+    path = str(tmp_path / "job.db")
+    BestSingle().fit(task, pool, store=path, runtime=runtime())
+    with swarm.Store.open(path) as store:
+        assert store.run(1).summary["determinism"] == expected
 
 
 def test_a_key_does_not_follow_a_server_that_has_moved(monkeypatch):

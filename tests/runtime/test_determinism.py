@@ -162,7 +162,7 @@ def test_baselines_say_it_too(tmp_path, name):
         assert store.run(1).summary["determinism"] == "replay-only"
 
 
-def batch(*experts, engine="scripted", answered=1):
+def batch(*experts, engine="scripted", answered=1, seedless=False):
     return BatchRecord(
         wave=1,
         base=f"{engine}:x",
@@ -174,6 +174,7 @@ def batch(*experts, engine="scripted", answered=1):
         load_seconds=0,
         loaded=False,
         started_at=datetime.now(UTC),
+        seedless=seedless,
     )
 
 
@@ -187,6 +188,7 @@ def batch(*experts, engine="scripted", answered=1):
         ([batch("bitwise@3")], REPLAY_ONLY),  # it came to be in the run: as those of its engine
         ([batch("gone", engine="transformers")], SEEDED),
         ([batch("vote")], REPLAY_ONLY),
+        ([batch("bitwise", seedless=True), batch("bitwise")], REPLAY_ONLY),
     ],
 )
 def test_it_follows_from_the_batches(batches, expected):

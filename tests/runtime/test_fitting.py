@@ -16,17 +16,19 @@ from hypothesis import strategies as st
 import swarm
 from swarm.agents.engines.scripted import ScriptedEngine
 from swarm.agents.expert import Expert, Pool, Sampling
-from swarm.agents.messages import Response
+from swarm.agents.messages import Message, Request, Response
 from swarm.agents.prompt import COMPACT, Position
 from swarm.agents.role import Role
 from swarm.agents.shortening import MARK
-from swarm.errors import ConfigError, DivergenceError, EngineError
+from swarm.errors import ConfigError, DivergenceError, EngineError, RequestError
 from swarm.graphs.graph import Agent, AgentGraph
 from swarm.graphs.topologies import chain, single, star
 from swarm.replay import replay
+from swarm.runtime.cache import MemoryCache
 from swarm.runtime.compile import resolve
 from swarm.runtime.fitting import Column, fit
 from swarm.runtime.program import Program
+from swarm.runtime.routing import Asker
 from swarm.runtime.runtime import Runtime, run_sync
 from swarm.runtime.system import System, evaluate
 from swarm.store import Store
@@ -218,6 +220,48 @@ def test_what_is_refused_is_never_sent():
     engine, traces = run_watched(pool_with(context=20), [question([9, 9, 9])] * 2)
     assert [trace.text for trace in traces] == [None, None]
     assert len(engine.asked) == 3
+
+
+def asked_by_a_policy(prompts, questions, **how):
+    """What a policy that asks the reader is answered, and the reader's prompts."""
+    engine = Watched()
+    scheduler = Runtime({"scripted": engine}).scheduler(MemoryCache())
+    asker = Asker(scheduler, Pool([make_reader("reader", **how)]), questions)
+    [*answers] = run_sync(asker("reader", prompts))
+    return [outcome for [outcome] in answers], asker.asked[0], engine.asked
+
+
+@pytest.mark.parametrize("overflow", ["refuse", "shorten"])
+def test_a_policy_can_not_ask_more_than_an_expert_can_hold_either(overflow):
+    """In its own words nobody knows what may be cut."""
+    short, long, other = "why " * 3, "why " * 30, "why " * 4
+    prompts = [
+        (Message("system", "judge"), Message("user", short)),
+        (Message("system", "judge"), Message("user", long)),
+        (Message("user", other),),
+    ]
+    answers, asked, sent = asked_by_a_policy(prompts, 3, context=20, overflow=overflow)
+    assert [type(answer) for answer in answers] == [Response, RequestError, Response]
+    assert "more than its context of 20: shorten the question" in str(answers[1])
+    assert "overflow" not in str(answers[1])
+    assert sorted(sent) == sorted([prompts[0], prompts[2]])
+    assert [key for [key] in asked.keys] == [
+        Request(asked.expert, prompt).key() for prompt in prompts
+    ]
+    assert len(asked.answered) == 2
+
+
+def test_what_an_agent_would_be_asked_is_shortened_for_a_policy_as_for_an_agent():
+    column = column_of([([3, 3, 3], 0), ([9, 9, 30], 0)])
+    answers, asked, sent = asked_by_a_policy(column, 2, context=40, overflow="shorten")
+    assert all(isinstance(answer, Response) for answer in answers)
+    assert asked.cuts.keys() == {1}
+    done = fitted(column, 40)
+    assert (asked.prompts, asked.cuts) == (done.prompts, done.cuts)
+    assert sent == done.prompts
+    answers, asked, sent = asked_by_a_policy(column, 2, context=40)
+    assert isinstance(answers[1], RequestError)
+    assert (len(sent), asked.cuts) == (1, {})
 
 
 @pytest.mark.parametrize("fault", ["context", "count", "own"])

@@ -96,6 +96,7 @@ batches = st.builds(
     prefetched=st.booleans(),
     evicted=st.lists(texts, max_size=3).map(tuple),
     evict_seconds=seconds,
+    seedless=st.booleans(),
 )
 messages = st.lists(
     st.builds(Message, st.sampled_from(["system", "user", "assistant"]), texts), max_size=3
@@ -106,6 +107,7 @@ responses = st.builds(
     st.builds(Usage, naturals, naturals),
     st.sampled_from(["stop", "length", "other"]),
     seconds,
+    st.just(False),  # its batch has it
 )
 answers = st.builds(
     AnswerRecord,

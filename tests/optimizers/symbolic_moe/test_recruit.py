@@ -207,7 +207,7 @@ def test_the_synthetic_task_mixes_one_right_answer_with_wrong_ones():
 def test_aggregators_are_asked_as_end_nodes():
     expert = Expert.scripted("a", {})
     mixed = mix(OUTCOMES)
-    [prompt] = aggregation_prompts(expert, find_role("solver"), OUTCOMES.questions, mixed)
+    [prompt] = aggregation_prompts(expert, find_role("solver"), OUTCOMES.questions, mixed).prompts()
     text = prompt[-1].content
     places = [
         text.index(f"Previous response {k + 1}: {r}") for k, r in enumerate(mixed[0].responses)
