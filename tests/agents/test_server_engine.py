@@ -367,7 +367,7 @@ def test_a_run_says_what_was_really_sent(server, tmp_path, how):
     """Without a seed, what was sampled can only be had from the record; greedy needs none."""
     if "refuses" in how:
         server.faults.append(refusal(400, "Unknown parameter: 'seed'."))
-    sampling = greedy(max_tokens=3) if "greedy" in how else swarm.Sampling(temperature=1.0)
+    sampling = greedy() if "greedy" in how else swarm.Sampling(temperature=1.0)
     pool = Pool([expert_at(server.url, sampling=sampling, concurrency=1)])
     questions = [{"question": f"q{i}", "answer": "w1"} for i in range(3)]
     other = [{"question": f"p{i}", "answer": "w1"} for i in range(3)]
