@@ -46,6 +46,9 @@ class Optimizer(ABC):
     Settings are given when it is made and checked then; `fit` may be called for many tasks.
     """
 
+    paths: ClassVar[tuple[str, ...]] = ()
+    """Settings that may name a file or folder; in a job file it is looked for beside that."""
+
     @abstractmethod
     def fit(
         self,

@@ -103,6 +103,7 @@ class SymbolicMoE(PolicyOptimizer):
     """
 
     name: ClassVar[str] = "symbolic_moe"
+    paths: ClassVar[tuple[str, ...]] = ("encoder",)
     _type = SymbolicMoESettings
     _settings: SymbolicMoESettings
 

@@ -122,6 +122,7 @@ class MasRouter(PolicyOptimizer):
     """
 
     name: ClassVar[str] = "masrouter"
+    paths: ClassVar[tuple[str, ...]] = ("graph", "encoder")
     _type = MasRouterSettings
     _settings: MasRouterSettings
 

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from swarm.agents.expert import Pool
 from swarm.agents.memory import Memory
+from swarm.agents.weights import is_hub_name
 from swarm.app.graph_argument import naming
 from swarm.app.settings import DEFAULTS, Chosen, choose
 from swarm.errors import ConfigError, InputError, TaskError, did_you_mean
@@ -224,7 +225,20 @@ def _read_toml(path: Path) -> _Parts:
     for part in ("pool", "task"):
         if values[part] is not None:
             values[part] = str(path.parent / values[part])
-    return _Parts(find_optimizer(file.optimizer), file.settings, values)
+    optimizer = find_optimizer(file.optimizer)
+    return _Parts(optimizer, _located(optimizer, file.settings, path.parent), values)
+
+
+def _located(
+    optimizer: type[Optimizer], settings: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    """The optimizer's settings, with paths found from `folder`; a hub's name stays as it is."""
+    located = dict(settings)
+    for name in optimizer.paths:
+        if isinstance(value := settings.get(name), str) and value:
+            beside = (folder / value).resolve()
+            located[name] = str(beside) if beside.exists() or not is_hub_name(value) else value
+    return located
 
 
 def _read_python(path: Path) -> _Parts:

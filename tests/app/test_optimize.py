@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from swarm.graphs.topologies import chain
+
 from .conftest import SCRIPT, Cli
 
 PYTHON_JOB = """
@@ -100,6 +102,22 @@ def test_job_in_python_is_the_job_in_toml(cli: Cli, world: Path) -> None:
     assert changed["settings"]["seed"] == 5
     assert cli("replay", "1").out.startswith("everything comes out as recorded")
     assert cli("run", "1", "--question", "start 1").code == 0, "the pool is the job's"
+
+
+def test_a_file_that_a_setting_names_lies_beside_the_job(cli: Cli, world: Path) -> None:
+    jobs = world / "jobs"
+    jobs.mkdir()
+    (jobs / "graph.json").write_text(chain(["more", "twice"]).to_json())
+    job = (
+        'optimizer = "masrouter"\npool = "../pool.toml"\ntask = "../task.toml"\n'
+        '[settings]\ngraph = "graph.json"\nencoder = "org/name"\n'
+    )
+    (jobs / "job.toml").write_text(job)
+    foreseen = json.loads(cli("optimize", "jobs/job.toml", "--dry-run", "--json").out)
+    assert foreseen["at_most"]["agents"] == 2
+    (jobs / "job.toml").write_text(job.replace("graph.json", "missing.json"))
+    code, _, err = cli("optimize", "jobs/job.toml", "--dry-run")
+    assert (code, "key `graph`" in err, "No such file" in err) == (2, True, True)
 
 
 def test_job_that_was_done_before_is_shown(cli: Cli) -> None:
