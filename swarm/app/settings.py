@@ -106,6 +106,8 @@ def choose(
         # A parameter whose name Python has already taken ends in an underscore.
         parameter = name if name in context.params else f"{name}_"
         value = context.params.get(parameter)
+        if isinstance(value, tuple):  # of an option that may be repeated, in some versions of typer
+            value = list(value)
         if value is not None and value != []:
             source = context.get_parameter_source(parameter)
             by_flag = source is None or source.name == "COMMANDLINE"

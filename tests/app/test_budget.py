@@ -52,6 +52,13 @@ def total(cli: Cli, figure: str = "asked") -> float:
     return float(whole["summary"][figure])
 
 
+def test_the_command_that_goes_on_says_no_more_than_was_said(cli: Cli) -> None:
+    job = ("optimize", "job.toml", "--json", "-q")
+    limit = json.loads(cli(*job, "--store", "whole.db").out)["summary"]["asked"] - 1
+    stopped = json.loads(cli(*job, "--max-calls", str(limit)).out)
+    assert stopped["go_on"] == f"swarm optimize job.toml --max-calls {2 * limit}"
+
+
 def test_a_limit_stops_and_the_command_it_shows_goes_on(cli: Cli) -> None:
     whole = json.loads(cli(*SEARCH, "--store", "whole.db", "--json", "-q").out)
     limit = int(0.7 * total(cli))
