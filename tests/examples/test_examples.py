@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -28,7 +29,7 @@ def run(*command, cwd=ROOT):
 
 
 @pytest.mark.parametrize(
-    "example", ["scripted.py", pytest.param("hand_made.py", marks=NEEDS_TORCH)]
+    "example", ["scripted.py", "recorded.py", pytest.param("hand_made.py", marks=NEEDS_TORCH)]
 )
 def test_examples_run(example):
     assert "score" in run(sys.executable, f"examples/{example}")
@@ -41,14 +42,30 @@ def test_the_python_of_the_readme_runs(tmp_path):
     # The whole search is the demo's; here its two first steps.
     code = code.replace("particles=10, iterations=10, seed=0", "particles=2, iterations=2, seed=1")
     assert "particles=2" in code
-    code = code.replace('"found"', repr(str(tmp_path / "found")))
+    for folder in ("found", "recruiter"):
+        code = code.replace(f'"{folder}"', repr(str(tmp_path / folder)))
     out = run(sys.executable, "-c", code)
     assert "flowchart" in out
     assert "score" in out
     assert (tmp_path / "found" / "pool.toml").is_file()
 
 
-@pytest.mark.parametrize("job", ["role_step.toml", "hetero_swarm.toml", "wording.toml"])
+JOBS = sorted(path.name for path in (ROOT / "examples").glob("*.toml"))
+
+
+@NEEDS_TORCH
+@pytest.mark.parametrize("job", ["symbolic_moe.toml", "router.toml"])
+def test_policies_are_fitted(job, tmp_path):
+    """MasRouter's takes minutes; `tests/optimizers/masrouter` has shorter ones."""
+    if job == "router.toml":
+        pytest.importorskip("sentence_transformers", reason="the extra `routers`")
+    script, path = str(Path(sys.executable).with_name("swarm")), str(ROOT / "examples" / job)
+    out = run(script, "optimize", path, "--limit", "20", "-q", "--json", cwd=tmp_path)
+    summary = json.loads(out)["summary"]
+    assert summary["score"] > summary["best_single"]
+
+
+@pytest.mark.parametrize("job", JOBS)
 def test_job_files_can_be_run(job, tmp_path):
     script = str(Path(sys.executable).with_name("swarm"))
     out = run(script, "optimize", str(ROOT / "examples" / job), "--dry-run", cwd=tmp_path)
