@@ -102,9 +102,9 @@ def trim(
     if not frequent:  # so many experts that nobody has so large a share
         return [list(each) for each in recruited]
     weights = np.array([counts[expert] for expert in frequent], dtype=np.float64)
-    trimmed = []
+    often, trimmed = set(frequent), []
     for experts, rng in zip(recruited, rngs, strict=True):
-        kept: list[int | None] = [e if e in set(frequent) else None for e in experts]
+        kept: list[int | None] = [e if e in often else None for e in experts]
         for place, expert in enumerate(kept):
             if expert is not None:
                 continue

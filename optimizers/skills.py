@@ -31,7 +31,7 @@ INSTRUCTIONS = (
 
 
 def annotation_prompt(question: str) -> Messages:
-    """What the annotator is asked."""
+    """What the annotator is asked about one question."""
     return (Message("system", INSTRUCTIONS), Message("user", f"Question: {question}\nKeywords:"))
 
 
