@@ -37,7 +37,7 @@ install: .venv/ready
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; make PYTHON=python3.12 …" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[local,plot,routers,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[local,plot,routers,postgres,dev]'
 	touch $@
 
 # Tools that walk the file system see the one package through links (the top-level folders are its

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,8 @@ class Bench:
     """n: the questions that are learned from, in the order of the outcomes."""
     ask: Asker
     """Asks experts in a member's own words; see `swarm.runtime.policy.Ask`."""
+    step: Callable[[float], None]
+    """Shows that one of the steps that `steps_of_learning` counts is over, and its mean score."""
     _evaluator: Evaluator
     _keeper: _Keeper
 
@@ -99,6 +102,10 @@ class PolicyOptimizer(SettledOptimizer):
     async def alearn(self, outcomes: Outcomes, bench: Bench) -> Policy:
         """The same, for those that ask experts; all others never use `bench`."""
         return self.learn(outcomes)
+
+    def steps_of_learning(self) -> int:
+        """How often `alearn` calls `Bench.step`."""
+        return 0
 
     def check(self, task: Task, pool: Pool, split: str) -> None:
         """Refuses, before anything is recorded, what can't be used.
@@ -162,7 +169,8 @@ class PolicyOptimizer(SettledOptimizer):
     async def _fit(self, job: Job, evaluator: Evaluator, progress: Progress) -> None:
         how, pool, examples = self._settings, evaluator.pool, evaluator.examples
         keeper = _Keeper(job, evaluator)
-        progress.start(self._title(evaluator.task), 2, 0)
+        last = 2 + self.steps_of_learning()
+        progress.start(self._title(evaluator.task), last, 0)
         rows = range(len(examples))
         alone = await evaluator.each([(single(name, role=how.role), rows) for name in pool])
         if all(len(each.errors) == len(rows) for each in alone):
@@ -177,12 +185,14 @@ class PolicyOptimizer(SettledOptimizer):
         }
         keeper.keep(alone, {"iteration": 1})
         progress.iteration(1, best.score, float(np.mean(outcomes.means)))
+        steps = count(2)
 
         bench = Bench(
             evaluator.task,
             pool,
             examples,
             Asker(evaluator.scheduler, pool, len(rows)),
+            lambda mean: progress.iteration(next(steps), best.score, mean),
             evaluator,
             keeper,
         )
@@ -199,7 +209,7 @@ class PolicyOptimizer(SettledOptimizer):
         keeper.summary["score"] = measured.score
         keeper.summary["graphs"] = len(measured.parts)
         keeper.keep(measured.parts, {"policy": policy.name, "partial": True})
-        progress.iteration(2, measured.score, measured.score)
+        progress.iteration(last, max(best.score, measured.score), measured.score)
 
 
 class _Keeper:

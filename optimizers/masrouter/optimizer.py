@@ -176,6 +176,9 @@ class MasRouter(PolicyOptimizer):
             seed=how.seed,
         )
 
+    def steps_of_learning(self) -> int:
+        return self._settings.epochs
+
     def learn(self, outcomes: Outcomes) -> MasRouterPolicy:
         raise InputError("`MasRouter` asks experts while it learns: use `fit`")
 
@@ -225,6 +228,7 @@ class MasRouter(PolicyOptimizer):
             how.model_copy(update={"max_agents": how.agents}),
             given=how.graph,
             alone=alone,
+            epoch_done=lambda steps: bench.step(float(np.mean([step.score for step in steps]))),
         )
         with torch.no_grad():
             parameters = {k: v.numpy().copy() for k, v in controller.state_dict().items()}

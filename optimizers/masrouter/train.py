@@ -47,20 +47,29 @@ class TrainingSettings(RoutingSettings):
     cost: Literal["usd", "tokens", "calls"] = "usd"
     """What cost is counted in: by the experts' prices, or in thousands of tokens, or in calls."""
     epochs: int = Field(5, ge=1)
-    batch: int = Field(16, ge=1)
-    """Questions a step."""
+    batch: int = Field(8, ge=1)
+    """Questions a step; the paper's are 16."""
     learning_rate: float = Field(0.003, gt=0)
     """The paper's is 0.01."""
     vae: float = Field(0.001, ge=0)
     """Weight of the encoders' losses."""
     train: float = Field(1.0, gt=0, le=1)
     """Share of the questions that is trained on (the paper takes 0.2 of a benchmark)."""
-    samples: int = Field(4, ge=1)
-    """Graphs drawn for a question in one step; the paper's is 1."""
+    samples: int = Field(8, ge=1)
+    """Graphs drawn for a question in one step; the paper's is 1. Few questions with many samples
+    each learn more from as many graphs than the other way round."""
     baseline: Literal["none", "batch", "question"] = "question"
     """What is subtracted from the utility, which leaves the gradient's mean and lowers its variance
     (Williams 1992): nothing, as published; the batch's mean; the mean of the question's other
     samples."""
+    normalise: bool = True
+    """Whether what is left is divided by its root mean square over the batch, so that cost is still
+    learned from when all are solved and nothing else is left to tell graphs apart; False as
+    published."""
+    rise: float = Field(0.6, ge=0, le=1)
+    """Share of the training in which λ rises to its value, evenly from 0: what solves a question
+    is learned first, and then to do it for less. Else the first lesson is that all should cost
+    little, after which nothing else is tried. 0 as published."""
     entropy: float = Field(0.01, ge=0)
     """Reward for undecidedness, which keeps the controller from settling early; 0 as published."""
     draw_codes: bool = False
@@ -75,8 +84,11 @@ WARMTH = 0.1
 """Temperature of the utilities that the warm start aims at."""
 
 AS_PUBLISHED: dict[str, Any] = {
+    "batch": 16,
     "samples": 1,
     "baseline": "none",
+    "normalise": False,
+    "rise": 0.0,
     "entropy": 0.0,
     "sample": True,
     "sharpness": 1.0,
@@ -112,7 +124,7 @@ async def train(
     *,
     given: AgentGraph | None = None,
     alone: Floats | None = None,
-    done: Callable[[Step], None] = lambda step: None,
+    epoch_done: Callable[[Sequence[Step]], None] = lambda steps: None,
 ) -> list[Step]:
     """Trains `controller` in place; the same questions and seed train the same.
 
@@ -120,7 +132,7 @@ async def train(
         vectors: embeddings of the questions, (n, d).
         domains: each question's, as a position; what the task classifier learns.
         alone: (n, m): the utility of each expert asked alone; see `TrainingSettings.warm`.
-        done: is told of every step.
+        epoch_done: is given the steps of every epoch when it is over.
     """
     import torch
     from torch.nn import functional
@@ -154,8 +166,10 @@ async def train(
             graphs = build_graphs(draws, experts, roles, settings, given)
             scores, costs = await answer(graphs, [int(row) for row in rows])
             # Utility: solved - λ · cost.
-            utility = scores - settings.lam * costs
-            gain = torch.from_numpy(_less_baseline(utility, settings)).to(torch.float32)
+            behind = len(steps) * settings.batch / (settings.epochs * len(chosen))
+            lam = settings.lam * (min(1.0, behind / settings.rise) if settings.rise else 1.0)
+            utility = scores - lam * costs
+            gain = torch.from_numpy(_gains(utility, settings)).to(torch.float32)
             loss = -(draws.log_probability * gain).mean()
             loss = loss + functional.cross_entropy(draws.task_logits, labels[rows])
             loss = loss + settings.vae * draws.vae_loss - settings.entropy * draws.entropy.mean()
@@ -163,7 +177,7 @@ async def train(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             steps.append(Step(epoch, float(scores.mean()), float(costs.mean()), loss.item()))
-            done(steps[-1])
+        epoch_done([step for step in steps if step.epoch == epoch])
     return steps
 
 
@@ -225,14 +239,16 @@ def _warm_up(
         optimizer.step()
 
 
-def _less_baseline(utility: Floats, settings: TrainingSettings) -> Floats:
-    """Utilities of consecutive samples of each question, less what they are compared with."""
-    if settings.baseline == "none" or len(utility) == 1:
-        return utility
-    if settings.baseline == "batch" or settings.samples == 1:
-        less: Floats = utility - utility.mean()
-        return less
-    each = utility.reshape(-1, settings.samples)
-    others = (each.sum(axis=1, keepdims=True) - each) / (settings.samples - 1)
-    flat: Floats = (each - others).ravel()
-    return flat
+def _gains(utility: Floats, settings: TrainingSettings) -> Floats:
+    """What the utilities of consecutive samples of each question say for them."""
+    gain = utility
+    if settings.baseline == "question" and settings.samples > 1:
+        each = utility.reshape(-1, settings.samples)
+        others = (each.sum(axis=1, keepdims=True) - each) / (settings.samples - 1)
+        gain = (each - others).ravel()
+    elif settings.baseline != "none" and len(utility) > 1:
+        gain = utility - utility.mean()
+    if settings.normalise:
+        # Utilities that are equal but for rounding are equal.
+        gain = gain / max(float(np.sqrt(np.mean(gain**2))), 1e-9)
+    return gain

@@ -107,6 +107,8 @@ def test_as_published():
         "epochs": 5,
         "samples": 1,
         "baseline": "none",
+        "normalise": False,
+        "rise": 0.0,
         "entropy": 0.0,
         "vae": 0.001,
         "max_agents": 6,
@@ -123,6 +125,24 @@ def test_as_published():
     found = fit(reference=True)
     graphs = found.policy.graphs_for(QUESTIONS)
     assert all(graph.end.name == "decision" for graph in graphs)
+
+
+class Told(Silent):
+    def __init__(self):
+        self.iterations = []
+
+    def start(self, title, iterations, done):
+        self.last = iterations
+
+    def iteration(self, number, best, mean):
+        self.iterations.append(number)
+
+
+def test_every_epoch_is_shown():
+    told = Told()
+    swarm.MasRouter(**SMALL).fit(task(), pool(), progress=told)
+    assert told.iterations == [1, 2, 3, 4]  # experts alone, two epochs, the policy
+    assert told.last == 4
 
 
 def test_the_same_seed_trains_the_same_and_touches_no_global_generator(fitted):
