@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -92,10 +93,17 @@ def test_its_evaluation_is_recorded(fitted, tmp_path):
 
 
 def test_cost_matters_by_lambda():
-    dear = fit(cost="calls", epochs=8, **{"lambda": 0.5})
-    cheap, free = (s.evaluate(task(), "test").summary() for s in (dear, fit(epochs=8)))
-    assert cheap.calls < free.calls
-    assert cheap.calls < 2 * cheap.questions
+    def twin(name, price):
+        return expert("music", price).model_copy(update={"name": name})
+
+    def calls(**settings):
+        system = fit(on=swarm.Pool([twin("dear", 50.0), twin("cheap", 1.0)]), epochs=8, **settings)
+        graphs = system.policy.graphs_for(QUESTIONS)
+        return Counter(agent.expert for graph in graphs for agent in graph.agents)
+
+    free, frugal = calls(), calls(**{"lambda": 1000.0})
+    assert frugal == {"cheap": len(QUESTIONS)}  # the one that costs less, once
+    assert free["dear"]
 
 
 def test_as_published():
