@@ -3,10 +3,11 @@
     python benchmarks/masrouter.py --out benchmarks/results/masrouter.json
 
 The zoo's trained models (an hour on two cores) or, with `--perfect`, agents of its world that make
-no mistakes (minutes). Fitted on dev of skills and relay, measured on test. Every expert is given a price of 1 USD per million tokens; costs are
-USD a thousand questions, as if nothing had been known. The zoo's prompts are compact: roles are not
-in them, so `io` and `cot` are the same there, and roles decide nothing but which models a question
-gets.
+no mistakes (minutes). Fitted on dev of skills and relay, measured on test. Every expert is given a
+price of 1 USD per million tokens; costs are USD a thousand questions, as if nothing had been known.
+The zoo's prompts are compact: roles are not in them, so `io` and `cot` are the same there, and
+roles decide nothing but which models a question gets. What MasRouter does beyond the paper was
+chosen with perfect agents on questions of other seeds (`make_tasks.py --seed`).
 
 A fixed mode has, of all its candidates, the one with the best score on the same dev questions (the
 cheapest of several): `--sizes` agents, played by the best single expert, or by experts that are
@@ -176,7 +177,8 @@ def _fit(
     score, cost = summary.score, 1000 * summary.cost / summary.questions
     calls = summary.calls / summary.questions
     _said(
-        f"{task.name}, {variant} λ={lam:g} seed {seed}: {score:.3f}, {cost:.4f}, {calls:.1f} calls, "
+        f"{task.name}, {variant} λ={lam:g} seed {seed}: "
+        f"{score:.3f}, {cost:.4f}, {calls:.1f} calls, "
         f"{time.perf_counter() - started:.0f} s"
     )
     return score, cost, calls

@@ -28,6 +28,7 @@ from swarm.agents.engines.checkpoints import (
 from swarm.agents.engines.codec import BURST, Codec, first_line
 from swarm.agents.engines.determinism import Determinism
 from swarm.agents.engines.local_lengths import LocalLengths
+from swarm.agents.engines.mixed_lora import take_slices
 from swarm.agents.messages import Messages, Request, Response
 from swarm.errors import (
     ConfigError,
@@ -380,6 +381,7 @@ class _Base(Codec):
                     self.model, expert.adapter, adapter_name=name, use_safetensors=True
                 )
         self.model.eval().requires_grad_(False)
+        take_slices(self.model)
         self._adapters[overlay] = name
 
     def generate(
@@ -387,8 +389,16 @@ class _Base(Codec):
     ) -> list[list[int]]:
         """The tokens written for each prompt, what comes after its end included.
 
-        Goes in bursts of tokens: between two of them the rows that are done leave the batch.
+        Rows of one adapter are next to each other (see `mixed_lora`). Goes in bursts of tokens:
+        between two of them the rows that are done leave the batch.
         """
+        order = sorted(range(len(prompts)), key=lambda i: requests[i].expert.overlay or "")
+        written = self._generate([requests[i] for i in order], [prompts[i] for i in order])
+        return [tokens for _, tokens in sorted(zip(order, written, strict=True))]
+
+    def _generate(
+        self, requests: Sequence[Request], prompts: Sequence[list[int]]
+    ) -> list[list[int]]:
         import torch
 
         width = max(map(len, prompts))
