@@ -23,9 +23,9 @@ def take_slices(model: torch.nn.Module) -> None:
     """
     from peft.tuners.lora.layer import Linear
 
-    for module in model.modules():
-        if type(module) is Linear and "_mixed_batch_forward" not in module.__dict__:
-            module._mixed_batch_forward = MethodType(_forward, module)
+    layers: list[Any] = [module for module in model.modules() if type(module) is Linear]
+    for layer in layers:
+        layer._mixed_batch_forward = MethodType(_forward, layer)
 
 
 def _forward(
