@@ -53,16 +53,23 @@ def test_the_python_of_the_readme_runs(tmp_path):
 JOBS = sorted(path.name for path in (ROOT / "examples").glob("*.toml"))
 
 
+SHORT = ("epochs=1", "samples=2", "max_agents=2")
+
+
 @NEEDS_TORCH
-@pytest.mark.parametrize("job", ["symbolic_moe.toml", "router.toml"])
-def test_policies_are_fitted(job, tmp_path):
-    """MasRouter's takes minutes; `tests/optimizers/masrouter` has shorter ones."""
-    if job == "router.toml":
+@pytest.mark.parametrize(
+    ("job", "sets"), [("symbolic_moe.toml", ()), ("router.toml", ()), ("masrouter.toml", SHORT)]
+)
+def test_policies_are_fitted(job, sets, tmp_path):
+    if job != "symbolic_moe.toml":
         pytest.importorskip("sentence_transformers", reason="the extra `routers`")
     script, path = str(Path(sys.executable).with_name("swarm")), str(ROOT / "examples" / job)
-    out = run(script, "optimize", path, "--limit", "20", "-q", "--json", cwd=tmp_path)
+    flags = [flag for each in sets for flag in ("--set", each)]
+    out = run(script, "optimize", path, "--limit", "20", "-q", "--json", *flags, cwd=tmp_path)
     summary = json.loads(out)["summary"]
-    assert summary["score"] > summary["best_single"]
+    assert summary["policy"]
+    if not sets:
+        assert summary["score"] > summary["best_single"]
 
 
 @pytest.mark.parametrize("job", JOBS)
