@@ -25,6 +25,7 @@ ROUTERS: dict[str, str] = {
     "bandit": "swarm.optimizers.routers.bandit:Bandit",
     "smoothie": "swarm.optimizers.routers.smoothie:Smoothie",
     "select_llm": "swarm.optimizers.routers.select_llm:SelectLLM",
+    "jury": "swarm.optimizers.routers.jury:Jury",
     "expertise_tree": "swarm.optimizers.routers.expertise_tree:ExpertiseTree",
     "cascade": "swarm.optimizers.routers.cascade:Cascade",
     "llm": "swarm.optimizers.routers.llm:LLMRouter",
