@@ -6,7 +6,7 @@ kind, it sees which kind a question is, and nothing of the question.
 
 from __future__ import annotations
 
-import os
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -34,10 +34,10 @@ class Templates:
     def of(cls, questions: Sequence[str]) -> Self:
         texts = set(questions)
         least = max(FEWEST, round(SHARE * len(texts)))
-        before = _shared(sorted(texts), least, 0)
-        after = (each[::-1] for each in _shared(sorted(text[::-1] for text in texts), least, 0))
-        longest = {"key": len, "reverse": True}
-        return cls(tuple(sorted(set(before), **longest)), tuple(sorted(set(after), **longest)))
+        before = _shared(sorted(texts), least)
+        after = (each[::-1] for each in _shared(sorted(text[::-1] for text in texts), least))
+        order = {"key": lambda each: (-len(each), each)}
+        return cls(tuple(sorted(set(before), **order)), tuple(sorted(set(after), **order)))
 
     @classmethod
     def from_facts(cls, facts: dict[str, Any]) -> Self:
@@ -74,21 +74,35 @@ class Templates:
         return table
 
 
-def _shared(texts: Sequence[str], least: int, known: int) -> Iterator[str]:
-    """What runs of `least` or more neighbours begin with; they are sorted, and known to share
-    their first `known` characters."""
-    alike = [len(os.path.commonprefix(pair)) for pair in zip(texts, texts[1:], strict=False)]
-    start = 0
-    for stop in range(1, len(texts) + 1):
-        if stop < len(texts) and alike[stop - 1] >= known + SHORTEST:
-            continue
-        if stop - start >= least:
-            run = texts[start:stop]
-            length = min(alike[start : stop - 1])
-            # No word is cut in two.
-            shared = run[0][: 1 + max(run[0].rfind(space, 0, length) for space in " \n")]
-            if len(shared) >= known + SHORTEST:
-                yield shared
-            yield from _shared(run, least, length)
-        start = stop
+def _shared(texts: Sequence[str], least: int) -> Iterator[str]:
+    """What runs of `least` or more neighbours among sorted texts begin with."""
+    alike = [_common(*pair) for pair in itertools.pairwise(texts)]
+    # Runs that are still to be looked at, each known to share its first characters.
+    runs = [(0, len(texts), 0)]
+    while runs:
+        first, last, known = runs.pop()
+        start = first
+        for stop in range(first + 1, last + 1):
+            if stop < last and alike[stop - 1] >= known + SHORTEST:
+                continue
+            if stop - start >= least:
+                length = min(alike[start : stop - 1])
+                # No word is cut in two.
+                cut = 1 + max(texts[start].rfind(space, 0, length) for space in " \n")
+                if cut >= known + SHORTEST:
+                    yield texts[start][:cut]
+                runs.append((start, stop, length))
+            start = stop
 
+
+def _common(first: str, second: str) -> int:
+    """How many characters two texts have in common before they differ."""
+    shorter = min(len(first), len(second))
+    low, high = 0, shorter
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
