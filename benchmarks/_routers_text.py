@@ -122,7 +122,8 @@ def own_splits(train: Outcomes, extra: Outcomes | None, seeds: int) -> Iterator[
         yield seed, train.take(fitted), train.take(judged), names, set()
     # Left out in turn; all of a benchmark that is not trained on is there to be judged by.
     for name in sorted(names):
-        rest, unseen = train.take(tags != name), train.take(tags == name)
+        rest = train.take(np.flatnonzero(tags != name))
+        unseen = train.take(np.flatnonzero(tags == name))
         yield 0, apart(rest, unseen), unseen, set(), {name}
     if extra is not None:
         yield 0, apart(train, extra), extra, set(), set(tags_of(extra))
@@ -191,7 +192,8 @@ def predictable(options: argparse.Namespace, encoder: Encoder, name: str) -> Fou
     for seed, fitted, judged, known, _ in splits(options, name):
         fitted_tags, tags = tags_of(fitted), tags_of(judged)
         for tag in sorted(known & set(tags)):
-            own, asked = fitted.take(fitted_tags == tag), judged.take(tags == tag)
+            own = fitted.take(np.flatnonzero(fitted_tags == tag))
+            asked = judged.take(np.flatnonzero(tags == tag))
             rows = np.arange(len(asked))
             router = with_encoder(Carrot(seed=seed), encoder).fit(own)
             best = asked.scores[:, own.best]

@@ -8,7 +8,8 @@ given by experts J(a), and the weights of
 
 are those with the highest likelihood, u drawn to 0 and w to their mean: a conditional logit
 (McFadden, 1974), also known as a log-linear pool of experts. v is the question's vector, so that a
-weight depends on what is asked. The `calls` experts with the highest weights are asked.
+weight depends on what is asked. The `calls` experts with the highest weights are asked, and their
+votes are counted by an expert of its own (`voting.py`), for which no model is asked.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from swarm.errors import InputError
+from swarm.agents.expert import Pool
+from swarm.graphs.graph import AgentGraph
+from swarm.graphs.topologies import star
+from swarm.optimizers.ballots import Ballots
 from swarm.optimizers.outcomes import Floats, Outcomes
 from swarm.optimizers.routers.base import Columns
 from swarm.optimizers.routers.select_llm import SelectLLM
+from swarm.optimizers.voting import WeightedCount, counter, read_answer
 
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 """On the squares of u, for cross-validation to choose from."""
@@ -34,7 +38,7 @@ STEPS = 60
 
 @dataclass(kw_only=True, eq=False)
 class Jury(SelectLLM):
-    """Reads `Outcomes.answers`: experts agree where their answers are the same text.
+    """Reads `Outcomes.answers`: experts agree where their answers are the same.
 
     An estimate is a weight, not a score: a trade-off with cost is in that unit.
     """
@@ -43,6 +47,11 @@ class Jury(SelectLLM):
     axes: ClassVar = {"weights": 1, "bias": 0}
 
     calls: int = 5
+    aggregator: str | None = None
+    """The expert that reads their answers in place of a vote."""
+    answer: str | None = None
+    """A regular expression: its last match in a response (or that of its group) is the answer.
+    None: all of the response."""
     penalty: float | None = None
     """On the squares of u; None: the one of `PENALTIES` with the highest likelihood by
     cross-validation."""
@@ -52,7 +61,7 @@ class Jury(SelectLLM):
     def _fit(self, outcomes: Outcomes, rng: np.random.Generator) -> None:
         vectors = self.vectors(outcomes.questions).astype(np.float64)
         self.learned["centre"] = vectors.mean(axis=0)
-        ballots = Ballots.of(outcomes, vectors - self.learned["centre"])
+        ballots = Ballots.of(outcomes, vectors - self.learned["centre"], self.read)
         penalty = self._penalty(ballots, rng) if self.penalty is None else self.penalty
         self.facts["penalty"] = penalty
         weights = self._learn(ballots, penalty)
@@ -109,64 +118,32 @@ class Jury(SelectLLM):
         chosen: Columns = ranked[:, : self.calls]
         return chosen, np.take_along_axis(weights, chosen, axis=1)
 
+    def read(self, response: str | None) -> str | None:
+        return read_answer(response, self.answer)
 
-@dataclass(frozen=True, eq=False)
-class Ballots:
-    """The questions that somebody answered rightly: n of them, by m experts."""
+    def extend(self, pool: Pool) -> Pool:
+        """With who counts votes: one for every number of voters there can be."""
+        if self.aggregator is not None:
+            return pool
+        identity = self.fingerprint.hex()
+        counters = [
+            counter(_name(voters), pool, WeightedCount(voters, self._weigh, self.read, identity))
+            for voters in range(2, min(self.calls, len(self.experts)) + 1)
+            if _name(voters) not in pool
+        ]
+        return pool.of([*pool.values(), *counters])
 
-    vectors: Floats
-    """(n, d)."""
-    answers: NDArray[np.intp]
-    """(n, m): which of the question's answers each expert gave, numbered; -1 for none."""
-    right: NDArray[np.bool_]
-    """(n, m): whether answer number i is right."""
+    def _weigh(self, question: str) -> Sequence[float]:
+        [chosen], [weights] = self.select([question])
+        return [float(weights[i]) for i in np.argsort(chosen)]
 
-    def __len__(self) -> int:
-        return len(self.vectors)
-
-    @classmethod
-    def of(cls, outcomes: Outcomes, vectors: Floats) -> Ballots:
-        if outcomes.answers is None:
-            raise InputError("router `jury` learns from answers: give outcomes that have them")
-        answers = np.full(outcomes.scores.shape, -1, dtype=np.intp)
-        right = np.zeros(outcomes.scores.shape, dtype=bool)
-        for row, given in enumerate(outcomes.answers):
-            numbers: dict[str, int] = {}
-            for column, answer in enumerate(given):
-                if answer is not None:
-                    number = numbers.setdefault(plain(answer), len(numbers))
-                    answers[row, column] = number
-                    right[row, number] |= outcomes.scores[row, column] > 0.5
-        # Where nobody is right no weight makes a difference.
-        rows = right.any(axis=1)
-        return cls(vectors[rows], answers[rows], right[rows])
-
-    def take(self, rows: NDArray[np.bool_]) -> Ballots:
-        return Ballots(self.vectors[rows], self.answers[rows], self.right[rows])
-
-    def loss(self, weights: Floats) -> tuple[float, Floats]:
-        """-log P of the right answers, in sum, and its slope by `weights`, (d + 1, m)."""
-        each = self.vectors @ weights[:-1] + weights[-1]
-        n, m = each.shape
-        rows = np.broadcast_to(np.arange(n)[:, None], (n, m))
-        given = self.answers >= 0
-        votes = np.zeros((n, m))
-        np.add.at(votes, (rows[given], self.answers[given]), each[given])
-        there = np.zeros((n, m), dtype=bool)
-        there[rows[given], self.answers[given]] = True
-        votes[~there] = -np.inf
-        top = votes.max(axis=1, keepdims=True)
-        powers = np.exp(votes - top)
-        total = powers.sum(axis=1)
-        good = np.where(self.right, powers, 0.0)
-        of_right = np.maximum(good.sum(axis=1), 1e-300)
-        loss = float(np.log(total / of_right).sum())
-        # By a vote: P(a) - P(a | right).
-        by_vote = powers / total[:, None] - good / of_right[:, None]
-        slope = np.where(given, by_vote[rows, np.maximum(self.answers, 0)], 0.0)
-        return loss, np.concatenate([self.vectors.T @ slope, slope.sum(axis=0)[None]])
+    def _graph(self, chosen: Sequence[str]) -> AgentGraph:
+        if self.aggregator is not None or len(chosen) < 2:
+            return super()._graph(chosen)
+        # In the pool's order, so that the same choice is the same graph.
+        voters = [name for name in self.experts if name in chosen]
+        return star([*voters, _name(len(voters))], roles=self.role)
 
 
-def plain(answer: str) -> str:
-    """An answer as it is compared with others."""
-    return " ".join(answer.lower().split())
+def _name(voters: int) -> str:
+    return f"jury of {voters}"
