@@ -19,7 +19,7 @@ from _routers_pools import (
     with_encoder,
 )
 
-from swarm.analysis.routing import Routed, interval, split
+from swarm.analysis.routing import Routed, interval, split, voted
 from swarm.optimizers.embedding import Encoder
 from swarm.optimizers.outcomes import Floats, Outcomes
 from swarm.optimizers.recruit import Recruiter, RecruitSettings, Source
@@ -27,7 +27,7 @@ from swarm.optimizers.recruiting import profiles
 from swarm.optimizers.routers.base import Columns
 from swarm.optimizers.routers.domains import Domains
 from swarm.optimizers.routers.jury import Jury
-from swarm.optimizers.routers.select_llm import SelectLLM, weighted_vote
+from swarm.optimizers.routers.select_llm import SelectLLM
 from swarm.optimizers.routers.smoothie import Smoothie
 from swarm.optimizers.skills import words_of
 
@@ -89,17 +89,6 @@ class Scoreboard:
                 line["published"] = published[row][1]
             rows.append(line)
         return rows
-
-
-def voted(judged: Outcomes, chosen: Columns, weights: Floats) -> Floats:
-    """(n,) scores of the votes' answers: what the experts score that gave them."""
-    assert judged.answers is not None
-    winners = weighted_vote(judged.answers, chosen, weights)
-    scores = np.zeros(len(judged))
-    for row, (winner, given) in enumerate(zip(winners, judged.answers, strict=True)):
-        if winner is not None:
-            scores[row] = judged.scores[row, [answer == winner for answer in given]].max()
-    return scores
 
 
 def until_decided(judged: Outcomes, chosen: Columns, weights: Floats) -> float:

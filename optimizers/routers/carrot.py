@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from swarm.optimizers.embedding import Vectors
 from swarm.optimizers.outcomes import Floats, Outcomes
@@ -93,11 +92,19 @@ class Carrot(Embedded):
         return np.concatenate([vectors, sides, templates.which(questions)], axis=1)
 
 
-def ridge(features: Floats, targets: Floats) -> NDArray[Any]:
+def ridge(features: Floats, targets: Floats) -> Floats:
     """(d + 1, m): weights, and the intercept below them; each target has the penalty of `ALPHAS`
-    that has the least squared error when each question is left out in turn."""
-    from sklearn.linear_model import RidgeCV
-
-    fitted = RidgeCV(alphas=ALPHAS, alpha_per_target=True).fit(features, targets)
-    weights = np.reshape(fitted.coef_, (targets.shape[1], -1)).T
-    return np.concatenate([weights, np.reshape(fitted.intercept_, (1, -1))])
+    that has the least squared error when each question is left out in turn, in closed form."""
+    mean, offset = features.mean(axis=0), targets.mean(axis=0)
+    centred, left = features - mean, targets - offset
+    values, basis = np.linalg.eigh(centred.T @ centred)
+    rotated = centred @ basis
+    moments = rotated.T @ left
+    shrinks = 1 / (np.maximum(values, 0.0) + np.array(ALPHAS)[:, None])
+    errors = np.zeros((len(ALPHAS), targets.shape[1]))
+    for i, shrink in enumerate(shrinks):
+        leverage = np.square(rotated) @ shrink + 1 / len(features)
+        missed = left - rotated @ (shrink[:, None] * moments)
+        errors[i] = np.square(missed / np.maximum(1 - leverage, 1e-9)[:, None]).mean(axis=0)
+    weights = basis @ (shrinks[errors.argmin(axis=0)].T * moments)
+    return np.concatenate([weights, (offset - mean @ weights)[None]])
