@@ -7,7 +7,7 @@ kind, it sees which kind a question is, and nothing of the question.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -36,8 +36,7 @@ class Templates:
         least = max(FEWEST, round(SHARE * len(texts)))
         before = _shared(sorted(texts), least)
         after = (each[::-1] for each in _shared(sorted(text[::-1] for text in texts), least))
-        order = {"key": lambda each: (-len(each), each)}
-        return cls(tuple(sorted(set(before), **order)), tuple(sorted(set(after), **order)))
+        return cls(_ordered(before), _ordered(after))
 
     @classmethod
     def from_facts(cls, facts: dict[str, Any]) -> Self:
@@ -72,6 +71,10 @@ class Templates:
             if last is not None:
                 table[row, len(self.before) + last] = 1.0
         return table
+
+
+def _ordered(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(texts), key=lambda text: (-len(text), text)))
 
 
 def _shared(texts: Sequence[str], least: int) -> Iterator[str]:

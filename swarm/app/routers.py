@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,14 +118,40 @@ class Table:
             console.print(Text(f"no {name}: {plain(why)}", "dim"), soft_wrap=True)
 
 
+def read_scale(words: Sequence[str]) -> dict[str, float]:
+    """What `--scale BENCHMARK=N` says: benchmark → its highest score.
+
+    Raises:
+        InputError: there is no such number.
+    """
+    scale: dict[str, float] = {}
+    for word in words:
+        name, _, number = word.partition("=")
+        try:
+            scale[name] = float(number)
+        except ValueError:
+            scale[name] = 0.0
+        if not name or not 0 < scale[name] < float("inf"):
+            raise InputError(
+                f"`--scale {word}`: must be a benchmark and its highest score, as in `mt_bench=10`"
+            )
+    return scale
+
+
 def judge(
-    paths: Sequence[Path], *, routers: Sequence[str], seed: int, store: str | None = None
+    paths: Sequence[Path],
+    *,
+    routers: Sequence[str],
+    seed: int,
+    store: str | None = None,
+    scale: Mapping[str, float] | None = None,
 ) -> Table:
     """Parts the recording in two, fits each router on one part and judges it by the other.
 
     Args:
         routers: their names; none: all that need not ask experts.
         store: where vectors of questions are kept.
+        scale: benchmark → its highest score, where that is not 1.
 
     Raises:
         InputError: a file or name can't be used.
@@ -134,14 +160,15 @@ def judge(
         if name not in ROUTERS:
             hint = did_you_mean(name, ROUTERS) or f": there are {', '.join(ROUTERS)}"
             raise InputError(f"`--router {name}`: there is no such router{hint}")
-    recording = Recording.load(paths, models="intersection")
+    recording = Recording.load(paths, models="intersection", scale=scale)
     outcomes = outcomes_of(recording)
     left_out: dict[str, str] = {}
-    priced = np.isfinite(recording.costs).any(axis=0)
-    if not priced.all() and priced.any():
+    priced = int(np.isfinite(recording.costs).any(axis=0).sum())
+    if 0 < priced < len(outcomes.experts):
         # What is not known is not free.
+        experts = len(outcomes.experts)
         outcomes = replace(outcomes, costs=np.zeros_like(outcomes.costs))
-        left_out["costs"] = f"{(~priced).sum()} of {len(priced)} experts have none recorded"
+        left_out["costs"] = f"{experts - priced} of {experts} experts have none recorded"
     fit_rows, judge_rows = split(outcomes, np.random.default_rng(seed))
     if not len(judge_rows) or not len(fit_rows):
         raise InputError(f"{len(outcomes)} questions are too few to be parted in two: give more")
