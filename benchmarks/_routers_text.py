@@ -34,6 +34,10 @@ Split = tuple[int, Outcomes, Outcomes, set[str], set[str]]
 """(seed, fitted on, judged by, its known and its unseen benchmarks)."""
 
 
+Scores = dict[str, dict[str, list[np.ndarray]]]
+"""Router → `side/benchmark` or `side/benchmark/seed` → scores of its questions, a seed each."""
+
+
 def trained(name: str) -> bool:
     return not name.startswith("extra")
 
@@ -57,8 +61,24 @@ def routerdc(options: argparse.Namespace, encoder: Encoder) -> Found:
         "highest_here": highest["router"],
         "route_ms": max(row.get("route_ms", 0.0) for row in rows),
     }
+    for side in ("id", "ood"):
+        headline |= over(scores, OURS, "task_guessed", side)
     within, more = predictable(options, encoder, "routerdc")
     return headline | within, rows + more
+
+
+def over(scores: Scores, row: str, other: str, side: str) -> dict[str, float]:
+    """By how much one router beats another on the same questions."""
+    gains = [
+        100 * (np.mean(got, axis=0) - np.mean(scores[other][name], axis=0))
+        for name, got in scores[row].items()
+        if name.startswith(side + "/")
+    ]
+    if not gains:
+        return {}
+    name = f"over_{other}_{side}"
+    mean, low, high = interval(gains, np.random.default_rng(0))
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
 def llmrouter(options: argparse.Namespace, encoder: Encoder) -> Found:
@@ -70,10 +90,6 @@ def llmrouter(options: argparse.Namespace, encoder: Encoder) -> Found:
     return {
         f"llmrouter_{side}": found[OURS][side] for side in ("id", "ood") if side in found[OURS]
     }, rows
-
-
-Scores = dict[str, dict[str, list[np.ndarray]]]
-"""Router → `side/benchmark` or `side/benchmark/seed` → scores of its questions, a seed each."""
 
 
 def measured(

@@ -27,12 +27,13 @@ trained on. What is not there is left out of the result.
 routerdc and llmrouter pools, by nothing else. Yet who first wrote it knew from memory which
 benchmarks the published OOD figure is of, so take that figure of it with a grain of salt.
 
-**Guessing the task.** On routerdc nothing here beats "guess the task, ask its best model" by more
-than chance on benchmarks that are known, and the rows "within a benchmark" say why: once the task
-is known, a regression on the question's text gains `within_gain` points over the task's best model,
-while the oracle's lead, `within_oracle_lead`, is 20 or more. What is left is which of several
-models of one size happens to get a question right, and that is hardly in its text. On benchmarks
-that are not known, guessing the task is worse than most routers.
+**Guessing the task.** `over_task_guessed_id` and `…_ood` say by how much `blend` beats "guess the
+task, ask its best model" on the same questions: on benchmarks that are known by half a point at
+most, on others by far more, since who guesses among tasks that are all wrong asks a specialist.
+The rows "within a benchmark" say why no more can be had of the former. Once the task is known, a
+regression on the question's text gains `within_gain` points over the task's best model, which is
+about nothing (on some benchmarks it loses), while the oracle's lead there, `within_oracle_lead`, is
+20. That lead is which of several models of one size happens to be right, and hardly in the text.
 
 `llm` is not in the table: what an LLM would reply to its prompt is not recorded. `cascade` needs
 several draws, `smoothie` and `jury` need answers: they are judged where these were recorded.

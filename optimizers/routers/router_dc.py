@@ -48,6 +48,8 @@ class RouterDC(Embedded):
     temperature: float = 0.2
     """Cosines are divided by it. The paper's is 1, for an encoder that is trained along."""
     steps: int = 600
+    cooling: float = 3.0
+    """Learning rates fall, step by step, to e to the power of minus this."""
     batch: int = 64
     rate: float = 1e-3
     """Learning rate (AdamW) of the map and the experts' vectors."""
@@ -78,6 +80,9 @@ class RouterDC(Embedded):
             rate = {"lr": self.offset_rate, "weight_decay": self.decay}
             groups.append({"params": [offset], **rate})
         optimizer = torch.optim.AdamW(groups)
+        cooler = torch.optim.lr_scheduler.ExponentialLR(
+            optimizer, float(np.exp(-self.cooling / self.steps))
+        )
         fixed = torch.as_tensor(start)
         for _ in range(self.steps):
             rows = torch.randint(len(start), (self.batch,), generator=generator)
@@ -91,6 +96,7 @@ class RouterDC(Embedded):
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            cooler.step()
         self.learned["map"] = linear.detach().numpy()
         self.learned["offset"] = offset.detach().numpy()
         unit = torch.nn.functional.normalize(vectors.detach(), dim=1)
