@@ -28,9 +28,10 @@ routerdc and llmrouter pools, by nothing else. Yet who first wrote it knew from 
 benchmarks the published OOD figure is of, so take that figure of it with a grain of salt.
 
 **Guessing the task.** `over_task_guessed_id` and `…_ood` say by how much `blend` beats "guess the
-task, ask its best model" on the same questions: on benchmarks that are known by half a point at
-most, on others by far more, since who guesses among tasks that are all wrong asks a specialist.
-The rows "within a benchmark" say why no more can be had of the former. Once the task is known, a
+task, ask its best model" on the same questions: on benchmarks that are known by no more than chance
+(.45, from -.2 to 1.1), on others by far more (2.7, from 1.9 to 3.5), since who guesses among tasks
+that are all wrong asks a specialist. The rows "within a benchmark" say why no more can be had of
+the former. Once the task is known, a
 regression on the question's text gains `within_gain` points over the task's best model, which is
 about nothing (on some benchmarks it loses), while the oracle's lead there, `within_oracle_lead`, is
 20. That lead is which of several models of one size happens to be right, and hardly in the text.
