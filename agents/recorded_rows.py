@@ -184,9 +184,10 @@ def _scores(
         if type(score) not in _NUMBER or not 0 <= score <= most:
             rule = f"must be a number from 0 to {most:g}"
             if type(score) in _NUMBER and score > most:
+                highest = math.ceil(score) if math.isfinite(score) else "…"
                 rule += (
-                    f': if scores of `{benchmark}` go higher, say how high: scale={{"{benchmark}": '
-                    f"{math.ceil(score) if math.isfinite(score) else '…'}}}"
+                    f": if scores of `{benchmark}` go higher, say how high: "
+                    f'scale={{"{benchmark}": {highest}}}, `--scale {benchmark}={highest}`'
                 )
             raise _wrong(where, f"scores.{model}", score, rule)
     raise AssertionError("one of them is wrong")

@@ -27,11 +27,18 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def report(
-    headline: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], options: argparse.Namespace
+    headline: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    options: argparse.Namespace,
+    *,
+    by: str | None = None,
 ) -> None:
     """Print what was measured, as `options` (from `arguments`) ask for it.
 
     Values are JSON values; floats are shown with four significant digits in the table.
+
+    Args:
+        by: a key of the rows: those that differ in it get tables of their own.
     """
     result = {"headline": dict(headline), "rows": [dict(row) for row in rows], "machine": machine()}
     text = json.dumps(result, indent=2, ensure_ascii=False)
@@ -40,8 +47,12 @@ def report(
         options.out.write_text(text + "\n", encoding="utf-8")
     if options.json:
         print(text)
-    else:
-        _print_table(headline, rows)
+        return
+    parts: dict[Any, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        parts.setdefault(row[by] if by else None, []).append(row)
+    for i, part in enumerate(parts.values(), 1):
+        _print_table(headline if i == len(parts) else {}, part)
 
 
 def machine() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from swarm.agents.expert import Expert, Pool, Sampling
@@ -29,11 +29,14 @@ def vote_counter(
     known: Mapping[str, Example] | None = None,
 ) -> Expert:
     """The expert that counts; see `Count`."""
+    return counter(name, pool, Count(scorer, voters, known or {}))
+
+
+def counter(name: str, pool: Pool, script: Count | WeightedCount) -> Expert:
+    """The expert that counts what `pool` answers."""
     longest = max(expert.sampling.max_tokens for expert in pool.values())
     sampling = Sampling(max_tokens=SPACES * longest)
-    return Expert.scripted(
-        name, Count(scorer, voters, known or {}), prompt=CHAT.name, sampling=sampling
-    )
+    return Expert.scripted(name, script, prompt=CHAT.name, sampling=sampling)
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,6 +65,34 @@ class Count:
             return ""
         [(winner, _)] = given.most_common(1)
         return responses[answers.index(winner)]
+
+
+@dataclass(frozen=True, repr=False)
+class WeightedCount:
+    """The same, where votes weigh what the question says; of answers that weigh the same the one
+    that is given first wins."""
+
+    voters: int
+    weigh: Callable[[str], Sequence[float]]
+    """Question → the weights of its voters, in their order."""
+    read: Callable[[str], str | None]
+    """The answer in a response, plain enough to be compared."""
+    identity: str
+    """What tells `weigh` and `read` apart from others."""
+
+    def __repr__(self) -> str:
+        return f"WeightedCount({self.identity}, {self.voters})"
+
+    def __call__(self, messages: Messages) -> str:
+        question, responses = read_back(messages[-1].content, self.voters)
+        answers = [self.read(response) for response in responses]
+        count: dict[str, float] = {}
+        for answer, weight in zip(answers, self.weigh(question), strict=True):
+            if answer is not None:
+                count[answer] = count.get(answer, 0.0) + float(weight)
+        if not count:
+            return ""
+        return responses[answers.index(max(count, key=lambda answer: count[answer]))]
 
 
 def example_of(question: str) -> Example:
@@ -93,3 +124,21 @@ def read_back(prompt: str, voters: int, known: Container[str] = ()) -> tuple[str
         told, _, response = told.rpartition("\n" + CHAT.previous.format(k=k, response=""))
         responses.append(response)
     return question, responses[::-1]
+
+
+def read_answer(response: str | None, pattern: str | None = None) -> str | None:
+    """The answer in a response, plain enough to be compared; None if there is none.
+
+    Args:
+        pattern: a regular expression: its last match, or that of its group, is the answer; None:
+            all of the response.
+    """
+    if response is None:
+        return None
+    text = response
+    if pattern is not None:
+        found = list(re.finditer(pattern, response))
+        if not found:
+            return None
+        text = found[-1].group(found[-1].re.groups and 1)
+    return " ".join(text.lower().split()) or None

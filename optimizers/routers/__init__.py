@@ -5,8 +5,9 @@ To add one, write its file and name it in `ROUTERS`, and in `POLICIES` so that i
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from swarm.imported import class_at
 
 if TYPE_CHECKING:
     from swarm.optimizers.routers.base import Router
@@ -25,6 +26,7 @@ ROUTERS: dict[str, str] = {
     "bandit": "swarm.optimizers.routers.bandit:Bandit",
     "smoothie": "swarm.optimizers.routers.smoothie:Smoothie",
     "select_llm": "swarm.optimizers.routers.select_llm:SelectLLM",
+    "jury": "swarm.optimizers.routers.jury:Jury",
     "expertise_tree": "swarm.optimizers.routers.expertise_tree:ExpertiseTree",
     "cascade": "swarm.optimizers.routers.cascade:Cascade",
     "llm": "swarm.optimizers.routers.llm:LLMRouter",
@@ -35,6 +37,5 @@ ROUTERS: dict[str, str] = {
 
 def find_router(name: str) -> type[Router]:
     """The class behind `name`, a key of `ROUTERS`."""
-    module, _, cls = ROUTERS[name].partition(":")
-    found: type[Router] = getattr(importlib.import_module(module), cls)
+    found: type[Router] = class_at(ROUTERS[name])
     return found

@@ -10,6 +10,12 @@ subject adds within one is small and easily drowned in noise. So an estimate is
   expert that is good at both kinds wins, not the one that is best at either.
 - shift(x) is a ridge regression, on the vector, of what a kind's mean leaves unexplained.
 - g_κ, from 0 to 1, is 0 unless leave-one-out shows that shifting pays at that kind.
+
+What no kind is sure of is shared by all kinds alike and by the question's nearest known ones
+(`knn.py`): who is good at everything, or at what this looks most like.
+
+`doubt` and that share were chosen by leaving benchmarks out, each of RouterDC's and LLMRouter's
+recorded pools in turn, 20 in all (`benchmarks/routers.py`).
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ from numpy.typing import NDArray
 
 from swarm.optimizers.outcomes import Floats, Outcomes
 from swarm.optimizers.routers.base import Embedded
+from swarm.optimizers.routers.knn import neighbour_means
 from swarm.optimizers.routers.surface import surface
 
 ALPHAS = (10.0, 30.0)
@@ -38,7 +45,14 @@ class Blend(Embedded):
     """The default router. It reads tags when it is fitted; when it routes it has the text alone."""
 
     name: ClassVar[str] = "blend"
-    axes: ClassVar = {"kind_scores": 1, "kind_costs": 1, "shift_0": 1, "shift_1": 1}
+    axes: ClassVar = {
+        "kind_scores": 1,
+        "kind_costs": 1,
+        "shift_0": 1,
+        "shift_1": 1,
+        "scores": 1,
+        "each_cost": 1,
+    }
 
     tag: str | None = "benchmark"
     """Key of `Outcomes.meta` that tells kinds apart; kinds are found by k-means where not every
@@ -47,8 +61,11 @@ class Blend(Embedded):
     """How many kinds are found."""
     prior: float = 5.0
     """A kind's means are drawn to those of all questions as by so many of them."""
-    doubt: float = 1.5
-    """How much of what no kind is sure of goes to all kinds alike: to who is good at everything."""
+    doubt: float = 3.0
+    """How much of a question is left to all kinds and to its neighbours, in multiples of how likely
+    it is of another kind than the likeliest."""
+    neighbours: int = 160
+    """How many of the nearest known questions have a say there."""
     proof: float = 0.5
     """Shifting must gain so many standard errors at a kind, by leave-one-out."""
 
@@ -68,6 +85,9 @@ class Blend(Embedded):
             np.add.at(sums, kinds, values)
             self.learned[name] = (sums + self.prior * values.mean(axis=0)) / (count + self.prior)
         self._shift(vectors, outcomes.scores, kinds)
+        self.learned["vectors"] = vectors.astype(np.float32)
+        self.learned["scores"] = outcomes.scores.astype(np.float32)
+        self.learned["each_cost"] = outcomes.costs.astype(np.float32)
 
     def _kinds(self, outcomes: Outcomes, features: Floats) -> tuple[NDArray[np.intp], list[str]]:
         tags: list[str | None] = [None] if self.tag is None else outcomes.tags(self.tag)
@@ -138,10 +158,8 @@ class Blend(Embedded):
         """(n, kinds): how likely each is."""
         subject = _softmax(self.vectors(questions), self.learned["subject"])
         look = _softmax(self._looks(surface(questions)), self.learned["look"])
-        both = (subject + look) / 2
-        unsure = np.minimum(self.doubt * (1 - both.max(axis=1, keepdims=True)), 1.0)
-        kinds: Floats = (1 - unsure) * both + unsure / both.shape[1]
-        return kinds
+        likely: Floats = (subject + look) / 2
+        return likely
 
     def estimates(self, questions: Sequence[str]) -> Floats:
         kinds = self.kinds(questions)
@@ -150,11 +168,26 @@ class Blend(Embedded):
         shares = kinds @ self.learned["gains"]
         for i in range(len(ALPHAS)):
             values = values + shares[:, i : i + 1] * (centred @ self.learned[f"shift_{i}"])
-        return values
+        return self._doubted(questions, kinds, values, "kind_scores", "scores")
 
     def cost_estimates(self, questions: Sequence[str]) -> Floats:
-        costs: Floats = self.kinds(questions) @ self.learned["kind_costs"]
-        return costs
+        kinds = self.kinds(questions)
+        values = kinds @ self.learned["kind_costs"]
+        return self._doubted(questions, kinds, values, "kind_costs", "each_cost")
+
+    def _doubted(
+        self, questions: Sequence[str], kinds: Floats, values: Floats, table: str, known: str
+    ) -> Floats:
+        """`values`, as far as it is clear of what kind a question is; else what all kinds and the
+        nearest known questions say."""
+        unsure = np.minimum(self.doubt * (1 - kinds.max(axis=1, keepdims=True)), 1.0)
+        k = min(self.neighbours, len(self.learned["vectors"]))
+        near = neighbour_means(
+            self.vectors(questions), self.learned["vectors"], self.learned[known], k
+        )
+        others = (self.learned[table].mean(axis=0) + near) / 2
+        doubted: Floats = (1 - unsure) * values + unsure * others
+        return doubted
 
 
 def _softmax(features: NDArray[Any], weights: Floats) -> Floats:

@@ -3,21 +3,24 @@
 CARROT (arXiv 2502.03261): plug-in routing, argmax over experts of (estimated score − λ · estimated
 cost), is minimax optimal, and one pair of estimators serves every λ (section 3: their μ is
 λ / (1 + λ)). The paper's estimators are kNN and a fine-tuned encoder; these are the mean of kNN and
-of a ridge regression on the question's vector and length.
+of a ridge regression on the question's vector and length. Of a question that stands among worked
+examples, as in RouterBench, only its own text is read (`templates.py`); which examples they are is
+known to the regression.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from swarm.optimizers.embedding import Vectors
 from swarm.optimizers.outcomes import Floats, Outcomes
 from swarm.optimizers.routers.base import Embedded
 from swarm.optimizers.routers.knn import neighbour_means
+from swarm.optimizers.routers.templates import Templates
 
 ALPHAS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Ridge penalties that leave-one-out chooses from."""
@@ -38,7 +41,8 @@ class Carrot(Embedded):
     """k of kNN; 0: ridge regression alone."""
 
     def _fit(self, outcomes: Outcomes, rng: np.random.Generator) -> None:
-        lengths = np.log1p([len(question) for question in outcomes.questions])
+        self.facts["templates"] = Templates.of(outcomes.questions).facts
+        lengths = np.log1p([len(own) for own in self.templates.own(outcomes.questions)])
         self.facts["length"] = [float(lengths.mean()), float(lengths.std() or 1.0)]
         features = self._features(outcomes.questions)
         self.learned["score_weights"] = ridge(features, outcomes.scores)
@@ -49,6 +53,13 @@ class Carrot(Embedded):
             self.learned["vectors"] = self.vectors(outcomes.questions)
             self.learned["scores"] = outcomes.scores.astype(np.float32)
             self.learned["each_cost"] = outcomes.costs.astype(np.float32)
+
+    @property
+    def templates(self) -> Templates:
+        return Templates.from_facts(self.facts["templates"])
+
+    def vectors(self, questions: Sequence[str]) -> Vectors:
+        return super().vectors(self.templates.own(questions))
 
     def estimates(self, questions: Sequence[str]) -> Floats:
         return self._both("score_weights", "scores", questions)
@@ -71,18 +82,29 @@ class Carrot(Embedded):
         return linear
 
     def _features(self, questions: Sequence[str]) -> Floats:
-        """(n, d + 2): vector, length, square of length; a unit of length weighs like a vector's."""
+        """(n, d + 2 + templates): vector, length, square of length, and which template; a unit of
+        length weighs like a vector's."""
+        templates = self.templates
         mean, deviation = self.facts["length"]
-        lengths = (np.log1p([len(question) for question in questions]) - mean) / deviation
+        lengths = (np.log1p([len(own) for own in templates.own(questions)]) - mean) / deviation
         sides = 0.3 * np.stack([lengths, lengths**2 - 1], axis=1)
-        return np.concatenate([self.vectors(questions).astype(np.float64), sides], axis=1)
+        vectors = self.vectors(questions).astype(np.float64)
+        return np.concatenate([vectors, sides, templates.which(questions)], axis=1)
 
 
-def ridge(features: Floats, targets: Floats) -> NDArray[Any]:
+def ridge(features: Floats, targets: Floats) -> Floats:
     """(d + 1, m): weights, and the intercept below them; each target has the penalty of `ALPHAS`
-    that has the least squared error when each question is left out in turn."""
-    from sklearn.linear_model import RidgeCV
-
-    fitted = RidgeCV(alphas=ALPHAS, alpha_per_target=True).fit(features, targets)
-    weights = np.reshape(fitted.coef_, (targets.shape[1], -1)).T
-    return np.concatenate([weights, np.reshape(fitted.intercept_, (1, -1))])
+    that has the least squared error when each question is left out in turn, in closed form."""
+    mean, offset = features.mean(axis=0), targets.mean(axis=0)
+    centred, left = features - mean, targets - offset
+    values, basis = np.linalg.eigh(centred.T @ centred)
+    rotated = centred @ basis
+    moments = rotated.T @ left
+    shrinks = 1 / (np.maximum(values, 0.0) + np.array(ALPHAS)[:, None])
+    errors = np.zeros((len(ALPHAS), targets.shape[1]))
+    for i, shrink in enumerate(shrinks):
+        leverage = np.square(rotated) @ shrink + 1 / len(features)
+        missed = left - rotated @ (shrink[:, None] * moments)
+        errors[i] = np.square(missed / np.maximum(1 - leverage, 1e-9)[:, None]).mean(axis=0)
+    weights = basis @ (shrinks[errors.argmin(axis=0)].T * moments)
+    return np.concatenate([weights, (offset - mean @ weights)[None]])

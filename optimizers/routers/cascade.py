@@ -8,7 +8,6 @@ it is. From a threshold on that answer stands; below it the question goes up a l
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from swarm.graphs.graph import AgentGraph
 from swarm.graphs.topologies import single
 from swarm.optimizers.outcomes import Floats, Outcomes
 from swarm.optimizers.routers.asking import Asking
+from swarm.optimizers.voting import read_answer
 from swarm.runtime.policy import Ask
 
 
@@ -100,15 +100,7 @@ class Cascade(Asking):
 
     def read(self, response: str | None) -> str | None:
         """The answer in a response, plain enough to be compared; None if there is none."""
-        if response is None:
-            return None
-        text = response
-        if self.answer is not None:
-            found = list(re.finditer(self.answer, response))
-            if not found:
-                return None
-            text = found[-1].group(found[-1].re.groups and 1)
-        return " ".join(text.lower().split()) or None
+        return read_answer(response, self.answer)
 
     def decide(self, draws: Sequence[Sequence[str | None]]) -> tuple[bool, str | None]:
         """Whether a question goes up, and the first level's answer.

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 @dataclass(kw_only=True, eq=False)
 class RouterDC(Embedded):
     """The paper fine-tunes its encoder (mDeBERTaV3-base). Here it stays as it is, and a linear
-    map on top of it is trained; `fine_tune` trains the encoder, too, for which a GPU is advised.
+    map on top of it is trained, with an offset: a question unlike all known ones is then read as
+    any question, and goes to who is good at most. `fine_tune` trains the encoder, too, for which a
+    GPU is advised, and has no offset.
 
     An estimate is a softmax over cosines, which tells experts apart but is no score: a trade-off
     with cost is in its unit.
@@ -46,9 +48,15 @@ class RouterDC(Embedded):
     temperature: float = 0.2
     """Cosines are divided by it. The paper's is 1, for an encoder that is trained along."""
     steps: int = 600
+    cooling: float = 3.0
+    """Learning rates fall, step by step, to e to the power of minus this."""
     batch: int = 64
     rate: float = 1e-3
     """Learning rate (AdamW) of the map and the experts' vectors."""
+    offset_rate: float = 3e-3
+    """That of the offset."""
+    decay: float = 1.0
+    """Weight decay of all three."""
     fine_tune: bool = False
     fine_tune_rate: float = 5e-5
     """Learning rate of the encoder: the paper's."""
@@ -63,17 +71,24 @@ class RouterDC(Embedded):
         size, experts = start.shape[1], len(outcomes.experts)
         linear = torch.eye(size).requires_grad_()
         vectors = torch.randn(experts, size, generator=generator).requires_grad_()
-        groups = [{"params": [linear, vectors], "lr": self.rate}]
+        offset = torch.zeros(size, requires_grad=not self.fine_tune)
+        groups = [{"params": [linear, vectors], "lr": self.rate, "weight_decay": self.decay}]
         self._tuned = _Tuned(self.encoder.folder) if self.fine_tune else None
         if self._tuned:
             groups.append({"params": self._tuned.parameters, "lr": self.fine_tune_rate})
+        else:
+            rate = {"lr": self.offset_rate, "weight_decay": self.decay}
+            groups.append({"params": [offset], **rate})
         optimizer = torch.optim.AdamW(groups)
+        cooler = torch.optim.lr_scheduler.ExponentialLR(
+            optimizer, float(np.exp(-self.cooling / self.steps))
+        )
         fixed = torch.as_tensor(start)
         for _ in range(self.steps):
             rows = torch.randint(len(start), (self.batch,), generator=generator)
             questions = [outcomes.questions[row] for row in rows.tolist()]
             base = self._tuned(questions) if self._tuned else fixed[rows]
-            read = torch.nn.functional.normalize(base @ linear, dim=1)
+            read = torch.nn.functional.normalize(base @ linear + offset, dim=1)
             loss = self._sample_expert_loss(read, vectors, grades[rows])
             loss = loss + self.sample_weight * self._sample_sample_loss(
                 read, clusters[rows], generator
@@ -81,7 +96,9 @@ class RouterDC(Embedded):
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            cooler.step()
         self.learned["map"] = linear.detach().numpy()
+        self.learned["offset"] = offset.detach().numpy()
         unit = torch.nn.functional.normalize(vectors.detach(), dim=1)
         self.learned["expert_vectors"] = unit.numpy()
         if self._tuned:
@@ -139,6 +156,7 @@ class RouterDC(Embedded):
 
     def estimates(self, questions: Sequence[str]) -> Floats:
         read = self.vectors(questions).astype(np.float64) @ self.learned["map"]
+        read += self.learned["offset"]
         read /= np.maximum(np.linalg.norm(read, axis=1, keepdims=True), 1e-12)
         logits = read @ self.learned["expert_vectors"].T / self.temperature
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))

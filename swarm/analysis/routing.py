@@ -13,6 +13,8 @@ from swarm.agents.recording import Recording
 from swarm.errors import InputError
 from swarm.optimizers.outcomes import Floats, Outcomes
 from swarm.optimizers.routers.base import Columns, Estimator, Router
+from swarm.optimizers.routers.select_llm import weighted_vote
+from swarm.optimizers.voting import read_answer
 
 RESAMPLES = 1000
 """Of a bootstrap."""
@@ -124,6 +126,27 @@ def split(
             side = sides.setdefault(outcomes.questions[row], fitted if place < most else judged)
             side.append(int(row))
     return np.array(sorted(fitted), dtype=np.intp), np.array(sorted(judged), dtype=np.intp)
+
+
+def voted(outcomes: Outcomes, chosen: Columns, weights: Floats) -> Floats:
+    """(n,): what the answers score that weigh most, by what the experts score that gave them.
+
+    Args:
+        chosen: (n, k) columns of who is asked.
+        weights: (n, k) of their votes.
+
+    Raises:
+        InputError: answers are not known.
+    """
+    if outcomes.answers is None:
+        raise InputError("a vote is of answers: give outcomes that have them")
+    answers = [[read_answer(each) for each in given] for given in outcomes.answers]
+    winners = weighted_vote(answers, chosen, weights)
+    scores = np.zeros(len(outcomes))
+    for row, (winner, given) in enumerate(zip(winners, answers, strict=True)):
+        if winner is not None:
+            scores[row] = outcomes.scores[row, [answer == winner for answer in given]].max()
+    return scores
 
 
 def interval(

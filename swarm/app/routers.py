@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from swarm.analysis.routing import (
     outcomes_of,
     split,
     swept,
+    voted,
 )
 from swarm.app.documents import Document
 from swarm.app.terminal import plain
@@ -30,6 +31,7 @@ from swarm.optimizers.routers import ROUTERS, find_router
 from swarm.optimizers.routers.asking import Asking
 from swarm.optimizers.routers.base import Embedded
 from swarm.optimizers.routers.oracle import Oracle
+from swarm.optimizers.routers.select_llm import SelectLLM
 from swarm.plots.routing import plot_routers
 from swarm.plots.style import save
 from swarm.store import Store
@@ -49,7 +51,7 @@ class Judged:
     cost: float
     """USD per 1 000 questions."""
     shares: dict[str, float]
-    """Expert → its share of the questions; those that were asked none are left out."""
+    """Expert → its share of the calls; those that were asked none are left out."""
     front: tuple[Point, ...]
     """Its points along the trade-off between score and cost."""
     aiq: float | None
@@ -68,7 +70,7 @@ class Table:
     singles: dict[str, Point]
     """Expert → what it comes to alone, on the questions that routers are judged by."""
     left_out: dict[str, str]
-    """Router → why it is not among them."""
+    """Router, or `costs` → why it is not among them."""
 
     def document(self) -> Document:
         return {
@@ -116,14 +118,40 @@ class Table:
             console.print(Text(f"no {name}: {plain(why)}", "dim"), soft_wrap=True)
 
 
+def read_scale(words: Sequence[str]) -> dict[str, float]:
+    """What `--scale BENCHMARK=N` says: benchmark → its highest score.
+
+    Raises:
+        InputError: there is no such number.
+    """
+    scale: dict[str, float] = {}
+    for word in words:
+        name, _, number = word.partition("=")
+        try:
+            scale[name] = float(number)
+        except ValueError:
+            scale[name] = 0.0
+        if not name or not 0 < scale[name] < float("inf"):
+            raise InputError(
+                f"`--scale {word}`: must be a benchmark and its highest score, as in `mt_bench=10`"
+            )
+    return scale
+
+
 def judge(
-    paths: Sequence[Path], *, routers: Sequence[str], seed: int, store: str | None = None
+    paths: Sequence[Path],
+    *,
+    routers: Sequence[str],
+    seed: int,
+    store: str | None = None,
+    scale: Mapping[str, float] | None = None,
 ) -> Table:
     """Parts the recording in two, fits each router on one part and judges it by the other.
 
     Args:
         routers: their names; none: all that need not ask experts.
         store: where vectors of questions are kept.
+        scale: benchmark → its highest score, where that is not 1.
 
     Raises:
         InputError: a file or name can't be used.
@@ -132,14 +160,20 @@ def judge(
         if name not in ROUTERS:
             hint = did_you_mean(name, ROUTERS) or f": there are {', '.join(ROUTERS)}"
             raise InputError(f"`--router {name}`: there is no such router{hint}")
-    recording = Recording.load(paths, models="intersection")
+    recording = Recording.load(paths, models="intersection", scale=scale)
     outcomes = outcomes_of(recording)
+    left_out: dict[str, str] = {}
+    priced = int(np.isfinite(recording.costs).any(axis=0).sum())
+    if 0 < priced < len(outcomes.experts):
+        # What is not known is not free.
+        experts = len(outcomes.experts)
+        outcomes = replace(outcomes, costs=np.zeros_like(outcomes.costs))
+        left_out["costs"] = f"{experts - priced} of {experts} experts have none recorded"
     fit_rows, judge_rows = split(outcomes, np.random.default_rng(seed))
     if not len(judge_rows) or not len(fit_rows):
         raise InputError(f"{len(outcomes)} questions are too few to be parted in two: give more")
     fitted, judged = outcomes.take(fit_rows), outcomes.take(judge_rows)
     found: list[Judged] = []
-    left_out: dict[str, str] = {}
     with Store.open(store or "sqlite://") as kept:
         for name in routers or ROUTERS:
             try:
@@ -170,6 +204,8 @@ def _judge(name: str, fitted: Outcomes, judged: Outcomes, seed: int, store: Stor
     if isinstance(router, Embedded):
         router.encoder = Encoder(store=store)
     router.fit(judged if kind is Oracle else fitted)
+    if isinstance(router, SelectLLM) and judged.answers is not None:
+        return _voted(router, judged)
     points, first = [], None
     for point, routed in swept(router, judged):
         points.append(point)
@@ -178,8 +214,17 @@ def _judge(name: str, fitted: Outcomes, judged: Outcomes, seed: int, store: Stor
     return _summed(name, first, points, judged)
 
 
+def _voted(router: SelectLLM, judged: Outcomes) -> Judged:
+    """A router that asks several experts is judged by their vote, and pays for all of them."""
+    chosen, weights = router.select(judged.questions)
+    costs = np.take_along_axis(judged.costs, chosen, axis=1).sum(axis=1)
+    routed = Routed(chosen.ravel(), voted(judged, chosen, weights), costs)
+    point = Point(routed.cost, routed.accuracy)
+    return _summed(f"{router.name} ({chosen.shape[1]} calls)", routed, [point], judged)
+
+
 def _summed(name: str, routed: Routed, points: Sequence[Point], judged: Outcomes) -> Judged:
-    count = np.bincount(routed.columns, minlength=len(judged.experts)) / len(judged)
+    count = np.bincount(routed.columns, minlength=len(judged.experts)) / len(routed.columns)
     return Judged(
         name,
         interval([routed.scores], np.random.default_rng(0)),

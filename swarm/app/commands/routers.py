@@ -28,6 +28,12 @@ def routers(
         Path | None,
         typer.Option(metavar="FILE", help="Draw cost against accuracy: .png, .svg or .pdf."),
     ] = None,
+    scale: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BENCHMARK=N", help="Its highest score, where not 1; may be repeated."
+        ),
+    ] = None,
     store: StoreOption = None,
     json_: JsonOption = False,
     debug: DebugOption = False,
@@ -43,13 +49,14 @@ def routers(
       swarm routers recordings/ --router knn --router blend
     """
     from swarm.app import documents
-    from swarm.app.routers import check_plot, draw, judge
+    from swarm.app.routers import check_plot, draw, judge, read_scale
     from swarm.app.terminal import console
 
     if plot is not None:
         check_plot(plot)
     url = choose(context, ["store"]).value("store")
-    table = judge(paths, routers=router or (), seed=seed, store=url)
+    highest = read_scale(scale or ())
+    table = judge(paths, routers=router or (), seed=seed, store=url, scale=highest)
     if plot is not None:
         draw(table, plot)
     if json_:
