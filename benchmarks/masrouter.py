@@ -40,7 +40,7 @@ from swarm.runtime.cache import MemoryCache
 from swarm.runtime.evaluate import Evaluator
 from swarm.runtime.progress import Silent
 
-LAMBDAS = (0.0, 1000.0, 5000.0)
+LAMBDAS = (0.0, 500.0, 1000.0, 1500.0, 3000.0)
 """Score that a USD takes off; a call takes about 0.00001 USD in skills, and 0.00005 in relay."""
 DRAWS = "drawn uniformly"
 Measured = tuple[float, float]
@@ -50,7 +50,7 @@ Measured = tuple[float, float]
 def main() -> None:
     parser = arguments(__doc__.partition("\n")[0])
     parser.add_argument("--tasks", nargs="*", default=["skills", "relay"])
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--published-seeds", type=int, default=1)
     parser.add_argument("--questions", type=int, default=200, help="of dev")
     parser.add_argument("--test", type=int, default=200, help="questions of test")

@@ -21,6 +21,8 @@ NOISE = 0.1
 TASK_TEMPERATURE, MODE_TEMPERATURE = 0.5, 0.8
 ROLE_TEMPERATURE, MODEL_TEMPERATURE = 0.5, 1.0
 """τ of the softmax over cosines."""
+SUREST = 2.2
+"""Log-odds beyond which the drawn number's binomial, then above .9 or below .1, is too sure."""
 
 
 class VAE(nn.Module):
@@ -70,6 +72,9 @@ class Draws(NamedTuple):
     entropy: Tensor
     """(n,), of the distributions of the mode, of the number where it is drawn, and of the models
     (their mean over agents); for those who reward it."""
+    too_sure: Tensor
+    """(n,), the square of what the drawn number's log-odds go beyond `SUREST`; for those who punish
+    it."""
 
 
 class Given(NamedTuple):
@@ -203,11 +208,13 @@ class Controller(nn.Module):
         difficulty = self.difficulty(code(self.number_vae, questions))[:, 0]
         real = torch.sigmoid(difficulty) * most
         numbers = real.detach().round().clamp(1, most).long()
-        entropy = _entropy(mode_logits)
+        entropy, too_sure = _entropy(mode_logits), torch.zeros(n)
         if given.numbers is not None:
             numbers, real = given.numbers, given.numbers.to(real.dtype)
         elif self.draw_number:
-            number_logits = _binomial(difficulty * self.sharpness, most)
+            odds = difficulty * self.sharpness
+            too_sure = functional.relu(odds.abs() - SUREST) ** 2
+            number_logits = _binomial(odds, most)
             drawn = _draw(number_logits, uniform[:, -1])
             log_p = log_p + _log_p(number_logits, drawn)
             entropy = entropy + _entropy(number_logits)
@@ -289,6 +296,7 @@ class Controller(nn.Module):
             task_logits,
             torch.stack(losses).sum(),
             entropy,
+            too_sure,
         )
 
 

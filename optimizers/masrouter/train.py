@@ -72,6 +72,9 @@ class TrainingSettings(RoutingSettings):
     little, after which nothing else is tried. 0 as published."""
     entropy: float = Field(0.01, ge=0)
     """Reward for undecidedness, which keeps the controller from settling early; 0 as published."""
+    doubt: float = Field(0.1, ge=0)
+    """Weight of the punishment for being nearly sure of a drawn number: if it is always the same it
+    has no other to be compared with, and never changes again. 0 as published."""
     draw_codes: bool = False
     """Whether the encoders' codes are drawn while training, as published; else they are means."""
     warm: int = Field(100, ge=0)
@@ -90,6 +93,7 @@ AS_PUBLISHED: dict[str, Any] = {
     "normalise": False,
     "rise": 0.0,
     "entropy": 0.0,
+    "doubt": 0.0,
     "sample": True,
     "sharpness": 1.0,
     "learning_rate": 0.01,
@@ -173,6 +177,7 @@ async def train(
             loss = -(draws.log_probability * gain).mean()
             loss = loss + functional.cross_entropy(draws.task_logits, labels[rows])
             loss = loss + settings.vae * draws.vae_loss - settings.entropy * draws.entropy.mean()
+            loss = loss + settings.doubt * draws.too_sure.mean()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

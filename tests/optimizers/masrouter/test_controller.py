@@ -192,6 +192,16 @@ def test_a_drawn_number_is_binomial_and_its_gradient_the_policys():
     assert set(numbers.tolist()) == {1, 2, 3, 4, 5, 6}
 
 
+def test_being_nearly_sure_of_a_drawn_number_is_punished():
+    made = controller(draw_number=True)
+    for bias, beyond in ((0.0, 0.0), (2.0, 0.0), (5.0, 2.8), (-5.0, 2.8)):
+        with torch.no_grad():
+            made.difficulty.weight.zero_()
+            made.difficulty.bias.fill_(bias)
+        too_sure = made(QUESTIONS, uniform(len(QUESTIONS))).too_sure
+        torch.testing.assert_close(too_sure, torch.full((len(QUESTIONS),), beyond**2))
+
+
 def test_models_in_turn_depend_on_those_before():
     made = controller(in_turn=True)
     fixed = Given(numbers=torch.full((40,), 3))

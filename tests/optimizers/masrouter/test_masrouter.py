@@ -118,6 +118,7 @@ def test_as_published():
         "normalise": False,
         "rise": 0.0,
         "entropy": 0.0,
+        "doubt": 0.0,
         "vae": 0.001,
         "max_agents": 6,
         "sample": True,
