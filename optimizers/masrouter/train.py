@@ -66,10 +66,10 @@ class TrainingSettings(RoutingSettings):
     """Whether what is left is divided by its root mean square over the batch, so that cost is still
     learned from when all are solved and nothing else is left to tell graphs apart; False as
     published."""
-    rise: float = Field(0.6, ge=0, le=1)
-    """Share of the training in which λ rises to its value, evenly from 0: what solves a question
-    is learned first, and then to do it for less. Else the first lesson is that all should cost
-    little, after which nothing else is tried. 0 as published."""
+    settle: float = Field(0.4, ge=0, le=0.5)
+    """Share of the training in which cost does not count; in as much again λ rises to its value.
+    What solves a question is learned first, and then to do it for less: else the first lesson can
+    be that all should cost little, after which nothing else is tried. 0 as published."""
     entropy: float = Field(0.01, ge=0)
     """Reward for undecidedness, which keeps the controller from settling early; 0 as published."""
     doubt: float = Field(0.1, ge=0)
@@ -91,7 +91,7 @@ AS_PUBLISHED: dict[str, Any] = {
     "samples": 1,
     "baseline": "none",
     "normalise": False,
-    "rise": 0.0,
+    "settle": 0.0,
     "entropy": 0.0,
     "doubt": 0.0,
     "sample": True,
@@ -171,7 +171,7 @@ async def train(
             scores, costs = await answer(graphs, [int(row) for row in rows])
             # Utility: solved - λ · cost.
             behind = len(steps) * settings.batch / (settings.epochs * len(chosen))
-            lam = settings.lam * (min(1.0, behind / settings.rise) if settings.rise else 1.0)
+            lam = settings.lam * _risen(behind, settings.settle)
             utility = scores - lam * costs
             gain = torch.from_numpy(_gains(utility, settings)).to(torch.float32)
             loss = -(draws.log_probability * gain).mean()
@@ -242,6 +242,11 @@ def _warm_up(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
+
+def _risen(behind: float, settle: float) -> float:
+    """What λ is, as a share of its value, when a share `behind` of the training is over."""
+    return min(1.0, max(0.0, behind / settle - 1.0)) if settle else 1.0
 
 
 def _gains(utility: Floats, settings: TrainingSettings) -> Floats:

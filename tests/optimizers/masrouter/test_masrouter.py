@@ -116,7 +116,7 @@ def test_as_published():
         "samples": 1,
         "baseline": "none",
         "normalise": False,
-        "rise": 0.0,
+        "settle": 0.0,
         "entropy": 0.0,
         "doubt": 0.0,
         "vae": 0.001,
