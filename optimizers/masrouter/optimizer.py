@@ -166,7 +166,7 @@ class MasRouter(PolicyOptimizer):
         size = len(how.graph.agents) if how.graph is not None else 2 * how.max_agents + 1
         played = longest if how.graph is not None else longest + STEP_BY_STEP
         names = list(pool)
-        trained = how.epochs * how.samples + how.measure
+        trained = how.epochs * (how.samples + how.keep_best) + how.measure
         return Workload(
             name_agents([names[i % len(names)] for i in range(size)], played),
             iterations=1,

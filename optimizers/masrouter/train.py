@@ -7,6 +7,7 @@ answers one after the other.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -75,6 +76,9 @@ class TrainingSettings(RoutingSettings):
     doubt: float = Field(0.1, ge=0)
     """Weight of the punishment for being nearly sure of a drawn number: if it is always the same it
     has no other to be compared with, and never changes again. 0 as published."""
+    keep_best: bool = True
+    """Whether what is kept is the controller after the epoch in which its likeliest choices had the
+    highest utility, on the questions that it learns from; else after the last one, as published."""
     draw_codes: bool = False
     """Whether the encoders' codes are drawn while training, as published; else they are means."""
     warm: int = Field(100, ge=0)
@@ -94,6 +98,7 @@ AS_PUBLISHED: dict[str, Any] = {
     "settle": 0.0,
     "entropy": 0.0,
     "doubt": 0.0,
+    "keep_best": False,
     "sample": True,
     "sharpness": 1.0,
     "learning_rate": 0.01,
@@ -154,6 +159,17 @@ async def train(
         _warm_up(
             controller, vectors[first], labels[first], alone[first], roles, settings, given, codes
         )
+    best: tuple[float, dict[str, Tensor]] | None = None
+
+    async def likeliest() -> float:
+        """The utility of what the controller would choose now."""
+        undrawn = np.full((len(chosen), width), np.nan, np.float32)
+        with torch.no_grad():
+            draws = choose(controller, vectors[chosen], undrawn, given, roles)
+        graphs = build_graphs(draws, experts, roles, settings, given)
+        scores, costs = await answer(graphs, [int(row) for row in chosen])
+        return float(np.mean(scores - settings.lam * costs))
+
     for epoch in range(settings.epochs):
         order = rng.permutation(chosen)
         for start in range(0, len(order), settings.batch):
@@ -182,7 +198,13 @@ async def train(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             steps.append(Step(epoch, float(scores.mean()), float(costs.mean()), loss.item()))
+        if settings.keep_best:
+            utility = await likeliest()
+            if best is None or utility >= best[0]:
+                best = utility, copy.deepcopy(controller.state_dict())
         epoch_done([step for step in steps if step.epoch == epoch])
+    if best is not None:
+        controller.load_state_dict(best[1])
     return steps
 
 

@@ -119,6 +119,7 @@ def test_as_published():
         "settle": 0.0,
         "entropy": 0.0,
         "doubt": 0.0,
+        "keep_best": False,
         "vae": 0.001,
         "max_agents": 6,
         "sample": True,
@@ -134,6 +135,16 @@ def test_as_published():
     found = fit(reference=True)
     graphs = found.policy.graphs_for(QUESTIONS)
     assert all(graph.end.name == "decision" for graph in graphs)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_of_all_epochs_the_best_is_kept(seed):
+    shaky = {"epochs": 4, "learning_rate": 0.1, "seed": seed, "warm": 0}  # forgets what it knew
+    scores = [
+        [fit(**{**shaky, "epochs": k, "keep_best": kept}).evaluate(task(), "dev").score for k in ks]
+        for kept, ks in ((False, (1, 2, 3, 4)), (True, (4,)))
+    ]
+    assert scores[1] == [max(scores[0])]
 
 
 class Told(Silent):
