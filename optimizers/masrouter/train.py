@@ -199,9 +199,9 @@ async def train(
             optimizer.step()
             steps.append(Step(epoch, float(scores.mean()), float(costs.mean()), loss.item()))
         if settings.keep_best:
-            utility = await likeliest()
-            if best is None or utility >= best[0]:
-                best = utility, copy.deepcopy(controller.state_dict())
+            reached = await likeliest()
+            if best is None or reached >= best[0]:
+                best = reached, copy.deepcopy(controller.state_dict())
         epoch_done([step for step in steps if step.epoch == epoch])
     if best is not None:
         controller.load_state_dict(best[1])
