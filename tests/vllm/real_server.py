@@ -78,10 +78,6 @@ class RealServer:
         """How many requests it has answered since it was started."""
         return self._count("request_success_total")
 
-    def under_way(self):
-        """How many it is answering."""
-        return self._count("num_requests_running")
-
     def _count(self, what):
         with urllib.request.urlopen(f"{self.address}/metrics", timeout=30) as reply:
             text = reply.read().decode()
