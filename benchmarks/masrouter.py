@@ -11,9 +11,11 @@ chosen with perfect agents on questions of other seeds (`make_tasks.py --seed`).
 
 A fixed mode has, of all its candidates, the one with the best score on the same dev questions (the
 cheapest of several): `--sizes` agents, played by the best single expert, or by experts that are
-drawn uniformly for each question. It is dominated if a point of the front scores as much or more
-and costs less, or scores more and costs no more. `masrouter_dominates`: in each task, one point
-dominates every fixed mode.
+drawn uniformly for each question. It is dominated by a point that scores as much or more and costs
+less, or scores more and costs no more: `dominated` names these points. The points are those of λ,
+with up to the largest of `--sizes` agents, and for the first λ those with at most `--smaller`: in
+relay nearly every agent is worth as much as the one before it, so that λ finds few or all of them,
+but nothing between.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import asyncio
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +60,9 @@ def main() -> None:
     parser.add_argument("--lambdas", type=float, nargs="*", default=list(LAMBDAS))
     parser.add_argument("--sizes", type=int, nargs="*", default=[1, 4, 6], help="fixed modes'")
     parser.add_argument(
+        "--smaller", type=int, nargs="*", default=[5, 4, 3], help="MasRouter's, too"
+    )
+    parser.add_argument(
         "--perfect",
         action="store_true",
         help="agents in place of the models",
@@ -68,65 +73,67 @@ def main() -> None:
     told = {name: expert.description for name, expert in models.items()}
     pool = _priced(perfect_agents(), told) if options.perfect else models
     runtime = swarm.Runtime()
-    headline: dict[str, Any] = {"masrouter_front": {}, "fixed_modes": {}}
+    headline: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
-    dominates: list[bool] = []
-    at_zero: dict[str, Any] = {}
     with swarm.Store.open(options.store) as store:
         for name in options.tasks:
             task = swarm.Task.load(ZOO / f"{name}.toml")
             fixed = _fixed_modes(task, pool, runtime, options)
-            headline["fixed_modes"][name] = {mode: best[:2] for mode, best in fixed.items()}
             for mode, (score, cost, how) in fixed.items():
                 rows.append(
                     {"task": name, "system": mode, "how": how, "score": score, "cost": cost}
                 )
-            fronts: dict[str, list[tuple[float, float, float]]] = {}
-            for variant in ("ours", "published"):
-                fronts[variant] = []
-                for lam in options.lambdas:
-                    seeds = options.seeds if variant == "ours" else options.published_seeds
-                    found = [
-                        _fit(task, pool, runtime, store, options, variant, lam, seed)
-                        for seed in range(seeds)
+
+            def front(
+                variant: str, each: Sequence[tuple[float, int]], task: swarm.Task = task
+            ) -> list[dict[str, Any]]:
+                seeds = options.seeds if variant == "ours" else options.published_seeds
+                found = [
+                    _point(task, pool, runtime, store, options, variant, lam, most, seeds)
+                    for lam, most in each
+                ]
+                rows.extend(found)
+                return found
+
+            largest = max(options.sizes)
+            by_lambda = [(lam, largest) for lam in options.lambdas]
+            ours = front("ours", by_lambda)
+            smaller = front("ours", [(options.lambdas[0], most) for most in options.smaller])
+            published = front("published", by_lambda)
+            modes = {mode: (score, cost) for mode, (score, cost, _) in fixed.items()}
+            found = {
+                "masrouter_front": _measured(ours),
+                "front_of_fewer_agents": _measured(smaller),
+                "published_front": _measured(published),
+                "fixed_modes": modes,
+                "at_zero": {
+                    "masrouter": ours[0]["score"],
+                    "best_fixed": max(score for score, _ in modes.values()),
+                },
+                "dominated": {
+                    mode: [
+                        point["how"]
+                        for point in (*ours, *smaller)
+                        if _beats((point["score"], point["cost"]), measured)
                     ]
-                    score = statistics.mean(s for s, _, _ in found)
-                    cost = statistics.mean(c for _, c, _ in found)
-                    fronts[variant].append((lam, score, cost))
-                    rows.append(
-                        {
-                            "task": name,
-                            "system": f"MasRouter, {variant}",
-                            "how": f"λ {lam:g}",
-                            "score": score,
-                            "cost": cost,
-                            "calls": statistics.mean(n for _, _, n in found),
-                            "by_seed": " ".join(f"{s:.3f}/{c:.3f}" for s, c, _ in found),
-                        }
-                    )
-            headline["masrouter_front"][name] = fronts["ours"]
-            headline.setdefault("published_front", {})[name] = fronts["published"]
-            best = max(score for score, _, _ in fixed.values())
-            at_zero[name] = {"masrouter": fronts["ours"][0][1], "best_fixed": best}
-            beaten = {
-                mode: any(_beats((s, c), (score, cost)) for _, s, c in fronts["ours"])
-                for mode, (score, cost, _) in fixed.items()
+                    for mode, measured in modes.items()
+                },
             }
-            one = any(
-                all(_beats((s, c), (score, cost)) for score, cost, _ in fixed.values())
-                for _, s, c in fronts["ours"]
+            found["one_point_dominates_all"] = bool(
+                set.intersection(*(set(points) for points in found["dominated"].values()))
             )
-            headline.setdefault("dominated", {})[name] = beaten
-            headline.setdefault("one_point_dominates_all", {})[name] = one
-            dominates.append(one)
-    headline["masrouter_dominates"] = all(dominates)
-    headline["at_zero"] = at_zero
+            for key, value in found.items():
+                headline.setdefault(key, {})[name] = value
     size = {k: getattr(options, k) for k in ("seeds", "questions", "test", "epochs")}
     report(
         {**headline, **size, "perfect": options.perfect, "measured_on": "two shared CPU cores"},
         rows,
         options,
     )
+
+
+def _measured(points: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
+    return [(point["how"], point["score"], point["cost"]) for point in points]
 
 
 def _priced(pool: swarm.Pool, told: Mapping[str, str]) -> swarm.Pool:
@@ -151,7 +158,7 @@ def _said(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _fit(
+def _point(
     task: swarm.Task,
     pool: swarm.Pool,
     runtime: swarm.Runtime,
@@ -159,29 +166,42 @@ def _fit(
     options: Any,
     variant: str,
     lam: float,
-    seed: int,
-) -> tuple[float, float, float]:
-    """Score, USD a thousand questions and calls a question, on test."""
-    started = time.perf_counter()
-    job = swarm.MasRouter(
-        **{"lambda": lam},
-        seed=seed,
-        epochs=options.epochs,
-        measure=False,
-        reference=variant == "published",
-    )
-    best = job.fit(
-        task, pool, limit=options.questions, store=store, runtime=runtime, progress=Silent()
-    )
-    summary = best.evaluate(task, "test", limit=options.test, store=store).summary()
-    score, cost = summary.score, 1000 * summary.cost / summary.questions
-    calls = summary.calls / summary.questions
-    _said(
-        f"{task.name}, {variant} λ={lam:g} seed {seed}: "
-        f"{score:.3f}, {cost:.4f}, {calls:.1f} calls, "
-        f"{time.perf_counter() - started:.0f} s"
-    )
-    return score, cost, calls
+    most: int,
+    seeds: int,
+) -> dict[str, Any]:
+    """Means over seeds of score, USD a thousand questions and calls a question, on test."""
+    how = f"λ {lam:g}" if most == max(options.sizes) else f"λ {lam:g}, at most {most} agents"
+    found: list[tuple[float, float, float]] = []
+    for seed in range(seeds):
+        started = time.perf_counter()
+        job = swarm.MasRouter(
+            **{"lambda": lam},
+            seed=seed,
+            epochs=options.epochs,
+            max_agents=most,
+            measure=False,
+            reference=variant == "published",
+        )
+        best = job.fit(
+            task, pool, limit=options.questions, store=store, runtime=runtime, progress=Silent()
+        )
+        summary = best.evaluate(task, "test", limit=options.test, store=store).summary()
+        n = summary.questions
+        found.append((summary.score, 1000 * summary.cost / n, summary.calls / n))
+        _said(
+            f"{task.name}, {variant}, {how}, seed {seed}: {found[-1][0]:.3f}, "
+            f"{found[-1][1]:.4f}, {found[-1][2]:.1f} calls, {time.perf_counter() - started:.0f} s"
+        )
+    score, cost, calls = (statistics.mean(column) for column in zip(*found, strict=True))
+    return {
+        "task": task.name,
+        "system": f"MasRouter, {variant}",
+        "how": how,
+        "score": score,
+        "cost": cost,
+        "calls": calls,
+        "by_seed": " ".join(f"{s:.3f}/{c:.3f}" for s, c, _ in found),
+    }
 
 
 def _candidates(
