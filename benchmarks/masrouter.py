@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--lambdas", type=float, nargs="*", default=list(LAMBDAS))
     parser.add_argument("--sizes", type=int, nargs="*", default=[1, 4, 6], help="fixed modes'")
     parser.add_argument(
-        "--smaller", type=int, nargs="*", default=[5, 4, 3], help="MasRouter's, too"
+        "--smaller", type=int, nargs="*", default=[5, 4, 3, 2], help="MasRouter's, too"
     )
     parser.add_argument(
         "--perfect",
