@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from _routers_pools import MADE, Found, grouped, make, pairs
 
-from swarm.analysis.routing import Point, Routed, aiq, cost_range, interval, swept
+from swarm.analysis.routing import Point, Routed, aiq, cost_range, interval, singles_of, swept
 from swarm.optimizers.embedding import Encoder
 from swarm.optimizers.outcomes import Outcomes
 from swarm.optimizers.routers.base import Estimator
@@ -29,10 +29,7 @@ def routerbench(options: argparse.Namespace, encoder: Encoder) -> Found:
         encoder(fitted.questions)
         encoder(judged.questions)
         low, high = cost_range(judged)
-        singles = [
-            Point(1000 * float(judged.costs[:, j].mean()), float(judged.scores[:, j].mean()))
-            for j in range(len(judged.experts))
-        ]
+        singles = list(singles_of(judged).values())
         points = {"best_single": singles, "oracle": list(oracle_points(judged))}
         for row in MADE:
             router = make(row, seed, encoder)

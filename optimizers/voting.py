@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from swarm.agents.expert import Expert, Pool, Sampling
@@ -86,13 +86,8 @@ class WeightedCount:
     def __call__(self, messages: Messages) -> str:
         question, responses = read_back(messages[-1].content, self.voters)
         answers = [self.read(response) for response in responses]
-        count: dict[str, float] = {}
-        for answer, weight in zip(answers, self.weigh(question), strict=True):
-            if answer is not None:
-                count[answer] = count.get(answer, 0.0) + float(weight)
-        if not count:
-            return ""
-        return responses[answers.index(max(count, key=lambda answer: count[answer]))]
+        winner = heaviest(answers, self.weigh(question))
+        return "" if winner is None else responses[answers.index(winner)]
 
 
 def example_of(question: str) -> Example:
@@ -124,6 +119,16 @@ def read_back(prompt: str, voters: int, known: Container[str] = ()) -> tuple[str
         told, _, response = told.rpartition("\n" + CHAT.previous.format(k=k, response=""))
         responses.append(response)
     return question, responses[::-1]
+
+
+def heaviest(answers: Sequence[str | None], weights: Iterable[float]) -> str | None:
+    """The answer with the most weight; of equals the one that is given first. None, for no answer,
+    has no vote."""
+    count: dict[str, float] = {}
+    for answer, weight in zip(answers, weights, strict=True):
+        if answer is not None:
+            count[answer] = count.get(answer, 0.0) + float(weight)
+    return max(count, key=lambda answer: count[answer]) if count else None
 
 
 def read_answer(response: str | None, pattern: str | None = None) -> str | None:

@@ -127,10 +127,14 @@ class Estimator(Router):
         return costs
 
     def route(self, questions: Sequence[str]) -> Columns:
-        values = self.estimates(questions)
-        if self.trade_off:
-            values = values - self.trade_off * self.cost_estimates(questions)
-        return self.choose(values)
+        return self.choose(self.less_cost(self.estimates(questions), questions))
+
+    def less_cost(self, values: Floats, questions: Sequence[str]) -> Floats:
+        """(n, m): `values` less `trade_off` times what each expert is expected to cost."""
+        if not self.trade_off:
+            return values
+        less: Floats = values - self.trade_off * self.cost_estimates(questions)
+        return less
 
     def choose(self, values: Floats) -> Columns:
         """(n,): the column of the highest value; of equal ones that of the better expert alone."""

@@ -1,6 +1,6 @@
 """Jury: a few experts a question, and how much each one's vote counts there, learned together.
 
-Ours, on top of SelectLLM. A vote that weighs each expert by how often it is right counts twice what
+Ours, after SelectLLM. A vote that weighs each expert by how often it is right counts twice what
 two experts know alike. Here weights are learned as votes are counted: the answer a of question x is
 given by experts J(a), and the weights of
 
@@ -26,7 +26,7 @@ from swarm.graphs.topologies import star
 from swarm.optimizers.ballots import Ballots
 from swarm.optimizers.outcomes import Floats, Outcomes
 from swarm.optimizers.routers.base import Columns
-from swarm.optimizers.routers.select_llm import SelectLLM
+from swarm.optimizers.routers.panel import Panel
 from swarm.optimizers.voting import WeightedCount, counter, read_answer
 
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
@@ -37,7 +37,7 @@ STEPS = 60
 
 
 @dataclass(kw_only=True, eq=False)
-class Jury(SelectLLM):
+class Jury(Panel):
     """Reads `Outcomes.answers`: experts agree where their answers are the same.
 
     An estimate is a weight, not a score: a trade-off with cost is in that unit.
@@ -110,12 +110,8 @@ class Jury(SelectLLM):
         return weights
 
     def select(self, questions: Sequence[str]) -> tuple[Columns, Floats]:
-        values = weights = self.estimates(questions)
-        if self.trade_off:
-            values = weights - self.trade_off * self.cost_estimates(questions)
-        order = np.argsort(-self.learned["means"], kind="stable")
-        ranked = order[np.argsort(-values[:, order], axis=1, kind="stable")]
-        chosen: Columns = ranked[:, : self.calls]
+        weights = self.estimates(questions)
+        chosen = self.highest(self.less_cost(weights, questions))
         return chosen, np.take_along_axis(weights, chosen, axis=1)
 
     def read(self, response: str | None) -> str | None:

@@ -10,23 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
-from swarm.errors import PoolError
-from swarm.graphs.graph import AgentGraph
-from swarm.graphs.topologies import star
 from swarm.optimizers.outcomes import Floats, Outcomes
-from swarm.optimizers.routers.base import Columns, Embedded
+from swarm.optimizers.routers.base import Columns
 from swarm.optimizers.routers.knn import best_k, nearest, neighbour_means
+from swarm.optimizers.routers.panel import Panel
+from swarm.optimizers.voting import heaviest
 
 PRIORS = (0.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 400.0)
 
 
 @dataclass(kw_only=True, eq=False)
-class SelectLLM(Embedded):
-    """The graph of a question is its `calls` surest experts, read by `aggregator`.
+class SelectLLM(Panel):
+    """The `calls` surest experts of a question.
 
     How sure: the expert's score on the question's nearest known ones, shrunk towards its mean over
     all by `prior` questions.
@@ -35,10 +34,6 @@ class SelectLLM(Embedded):
     name: ClassVar[str] = "select_llm"
     axes: ClassVar = {"scores": 1}
 
-    calls: int = 3
-    """Experts a question, at most; `aggregator` is not counted."""
-    aggregator: str | None = None
-    """The expert that reads their answers; None: the surest expert itself, as the end node."""
     neighbours: int | None = None
     """None: chosen by leave-one-out."""
     prior: float | None = None
@@ -72,42 +67,10 @@ class SelectLLM(Embedded):
         return shrunk
 
     def select(self, questions: Sequence[str]) -> tuple[Columns, Floats]:
-        """(n, k) columns, the surest first, and (n, k) weights of their answers in a vote."""
-        values = self.estimates(questions)
-        if self.trade_off:
-            values = values - self.trade_off * self.cost_estimates(questions)
-        order = np.argsort(-self.learned["means"], kind="stable")
-        ranked = order[np.argsort(-values[:, order], axis=1, kind="stable")]
-        chosen = ranked[:, : self.calls]
+        values = self.less_cost(self.estimates(questions), questions)
+        chosen = self.highest(values)
         sure = np.clip(np.take_along_axis(values, chosen, axis=1), 0.01, 0.99)
         return chosen, np.log(sure * (self.choices - 1) / (1 - sure))
-
-    def graphs_for(self, questions: Sequence[str]) -> list[AgentGraph]:
-        if not questions:
-            return []
-        names = self.experts
-        made: dict[tuple[int, ...], AgentGraph] = {}
-        graphs = []
-        for row in self.select(questions)[0]:
-            key = tuple(row)
-            if key not in made:
-                chosen = [names[column] for column in row]
-                made[key] = self._graph(chosen)
-            graphs.append(made[key])
-        return graphs
-
-    def _graph(self, chosen: Sequence[str]) -> AgentGraph:
-        if self.aggregator is not None:
-            return star([*chosen, self.aggregator], roles=self.role)
-        # A star of one is that one alone.
-        return star([*chosen[1:], chosen[0]], roles=self.role)
-
-    def without(self, gone: Sequence[str]) -> Self:
-        if self.aggregator in gone:
-            raise PoolError(
-                f"router `{self.name}`: its aggregator `{self.aggregator}` is gone: name another"
-            )
-        return super().without([name for name in gone if name != self.aggregator])
 
 
 def weighted_vote(
@@ -124,11 +87,7 @@ def weighted_vote(
         chosen: (n, k) columns of them.
         weights: (n, k).
     """
-    winners: list[str | None] = []
-    for row, columns, each in zip(answers, chosen, weights, strict=True):
-        count: dict[str, float] = {}
-        for column, weight in zip(columns, each, strict=True):
-            if (answer := row[int(column)]) is not None:
-                count[answer] = count.get(answer, 0.0) + float(weight)
-        winners.append(max(count, key=lambda answer: count[answer]) if count else None)
-    return winners
+    return [
+        heaviest([row[int(column)] for column in columns], each)
+        for row, columns, each in zip(answers, chosen, weights, strict=True)
+    ]

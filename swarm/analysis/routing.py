@@ -128,6 +128,15 @@ def split(
     return np.array(sorted(fitted), dtype=np.intp), np.array(sorted(judged), dtype=np.intp)
 
 
+def singles_of(outcomes: Outcomes) -> dict[str, Point]:
+    """Expert → what it comes to alone."""
+    costs = 1000 * outcomes.costs.mean(axis=0)
+    return {
+        name: Point(float(cost), float(score))
+        for name, cost, score in zip(outcomes.experts, costs, outcomes.means, strict=True)
+    }
+
+
 def voted(outcomes: Outcomes, chosen: Columns, weights: Floats) -> Floats:
     """(n,): what the answers score that weigh most, by what the experts score that gave them.
 

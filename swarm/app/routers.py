@@ -18,6 +18,7 @@ from swarm.analysis.routing import (
     cost_range,
     interval,
     outcomes_of,
+    singles_of,
     split,
     swept,
     voted,
@@ -31,7 +32,7 @@ from swarm.optimizers.routers import ROUTERS, find_router
 from swarm.optimizers.routers.asking import Asking
 from swarm.optimizers.routers.base import Embedded
 from swarm.optimizers.routers.oracle import Oracle
-from swarm.optimizers.routers.select_llm import SelectLLM
+from swarm.optimizers.routers.panel import Panel
 from swarm.plots.routing import plot_routers
 from swarm.plots.style import save
 from swarm.store import Store
@@ -189,11 +190,7 @@ def judge(
                 raise InputError(f"`--router {name}`: it has to ask experts, a table is not enough")
     found.sort(key=lambda each: (-each.accuracy.mean, each.cost))
     source = ", ".join(str(path) for path in paths)
-    singles = {
-        name: Point(1000 * float(judged.costs[:, j].mean()), float(judged.scores[:, j].mean()))
-        for j, name in enumerate(judged.experts)
-    }
-    return Table(source, len(fitted), len(judged), tuple(found), singles, left_out)
+    return Table(source, len(fitted), len(judged), tuple(found), singles_of(judged), left_out)
 
 
 def _judge(name: str, fitted: Outcomes, judged: Outcomes, seed: int, store: Store) -> Judged | None:
@@ -204,7 +201,7 @@ def _judge(name: str, fitted: Outcomes, judged: Outcomes, seed: int, store: Stor
     if isinstance(router, Embedded):
         router.encoder = Encoder(store=store)
     router.fit(judged if kind is Oracle else fitted)
-    if isinstance(router, SelectLLM) and judged.answers is not None:
+    if isinstance(router, Panel) and judged.answers is not None:
         return _voted(router, judged)
     points, first = [], None
     for point, routed in swept(router, judged):
@@ -214,7 +211,7 @@ def _judge(name: str, fitted: Outcomes, judged: Outcomes, seed: int, store: Stor
     return _summed(name, first, points, judged)
 
 
-def _voted(router: SelectLLM, judged: Outcomes) -> Judged:
+def _voted(router: Panel, judged: Outcomes) -> Judged:
     """A router that asks several experts is judged by their vote, and pays for all of them."""
     chosen, weights = router.select(judged.questions)
     costs = np.take_along_axis(judged.costs, chosen, axis=1).sum(axis=1)
