@@ -181,9 +181,8 @@ class Blend(Embedded):
         """`values`, as far as it is clear of what kind a question is; else what all kinds and the
         nearest known questions say."""
         unsure = np.minimum(self.doubt * (1 - kinds.max(axis=1, keepdims=True)), 1.0)
-        k = min(self.neighbours, len(self.learned["vectors"]))
         near = neighbour_means(
-            self.vectors(questions), self.learned["vectors"], self.learned[known], k
+            self.vectors(questions), self.learned["vectors"], self.learned[known], self.neighbours
         )
         others = (self.learned[table].mean(axis=0) + near) / 2
         doubted: Floats = (1 - unsure) * values + unsure * others

@@ -71,9 +71,9 @@ class Carrot(Embedded):
         values = self._linear(linear, questions)
         if not self.neighbours:
             return values
-        k = min(self.neighbours, len(self.learned["vectors"]))
-        vectors = self.vectors(questions)
-        near = neighbour_means(vectors, self.learned["vectors"], self.learned[known], k)
+        near = neighbour_means(
+            self.vectors(questions), self.learned["vectors"], self.learned[known], self.neighbours
+        )
         return (values + near) / 2
 
     def _linear(self, name: str, questions: Sequence[str]) -> Floats:
@@ -94,17 +94,9 @@ class Carrot(Embedded):
 
 def ridge(features: Floats, targets: Floats) -> Floats:
     """(d + 1, m): weights, and the intercept below them; each target has the penalty of `ALPHAS`
-    that has the least squared error when each question is left out in turn, in closed form."""
-    mean, offset = features.mean(axis=0), targets.mean(axis=0)
-    centred, left = features - mean, targets - offset
-    values, basis = np.linalg.eigh(centred.T @ centred)
-    rotated = centred @ basis
-    moments = rotated.T @ left
-    shrinks = 1 / (np.maximum(values, 0.0) + np.array(ALPHAS)[:, None])
-    errors = np.zeros((len(ALPHAS), targets.shape[1]))
-    for i, shrink in enumerate(shrinks):
-        leverage = np.square(rotated) @ shrink + 1 / len(features)
-        missed = left - rotated @ (shrink[:, None] * moments)
-        errors[i] = np.square(missed / np.maximum(1 - leverage, 1e-9)[:, None]).mean(axis=0)
-    weights = basis @ (shrinks[errors.argmin(axis=0)].T * moments)
-    return np.concatenate([weights, (offset - mean @ weights)[None]])
+    that has the least squared error when each question is left out in turn."""
+    from sklearn.linear_model import RidgeCV
+
+    fitted = RidgeCV(alphas=ALPHAS, alpha_per_target=True).fit(features, targets)
+    weights = np.reshape(fitted.coef_, (targets.shape[1], -1)).T
+    return np.concatenate([weights, np.reshape(fitted.intercept_, (1, -1))])

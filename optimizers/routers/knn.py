@@ -54,8 +54,10 @@ class KNN(Embedded):
 
 
 def neighbour_means(vectors: Vectors, known: Vectors, values: NDArray[Any], k: int) -> Floats:
-    """(n, m): the mean of `values`, which are those of `known`, over the k nearest of them."""
-    means = [values[rows].mean(axis=1, dtype=np.float64) for rows in nearest(vectors, known, k)]
+    """(n, m): the mean of `values`, which are those of `known`, over the k nearest of them, or all
+    if they are fewer."""
+    chunks = nearest(vectors, known, min(k, len(known)))
+    means = [values[rows].mean(axis=1, dtype=np.float64) for rows in chunks]
     return np.concatenate(means) if means else np.zeros((0, values.shape[1]))
 
 
