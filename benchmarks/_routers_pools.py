@@ -76,24 +76,32 @@ def both_of(train: Outcomes, test: Outcomes) -> tuple[Outcomes, Outcomes]:
     return train.of_experts(shared), test.of_experts(shared)
 
 
+def both(
+    options: argparse.Namespace, name: str, wanted: Any = None
+) -> tuple[Outcomes, Outcomes | None] | None:
+    """A folder of --train, and the same of --test, if there is such an option, with the models that
+    both have; None where one that is asked for lacks it."""
+    train = load(options.train, name, wanted)
+    if train is None or options.test is None:
+        return None if train is None else (train, None)
+    test = load(options.test, name, wanted)
+    return None if test is None else both_of(train, test)
+
+
 def pairs(
     options: argparse.Namespace, name: str, wanted: Any = None
 ) -> Iterator[tuple[int, Outcomes, Outcomes]]:
     """(seed, fitted on, judged by), for a folder whose benchmarks are pooled."""
-    train = load(options.train, name, wanted)
-    if train is None:
+    found = both(options, name, wanted)
+    if found is None:
         return
-    if options.test is not None:
-        test = load(options.test, name, wanted)
-        if test is None:
-            return
-        train, test = both_of(train, test)
-        for seed in range(options.seeds):
-            yield seed, apart(train, test), test
-        return
+    train, test = found
     for seed in range(options.seeds):
-        fitted, judged = split(train, np.random.default_rng(seed))
-        yield seed, train.take(fitted), train.take(judged)
+        if test is not None:
+            yield seed, apart(train, test), test
+        else:
+            fitted, judged = split(train, np.random.default_rng(seed))
+            yield seed, train.take(fitted), train.take(judged)
 
 
 def grouped(options: argparse.Namespace, each: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from _routers_pools import MADE, Found, apart, both_of, load, make, tags_of, with_encoder
+from _routers_pools import MADE, Found, apart, both, load, make, tags_of, with_encoder
 
 from swarm.analysis.routing import interval, split
 from swarm.optimizers.embedding import Encoder
@@ -114,20 +114,18 @@ def measured(
 
 
 def splits(options: argparse.Namespace, name: str) -> Iterator[Split]:
-    train = load(options.train, name, trained)
-    if train is None:
+    found = both(options, name, trained)
+    if found is None:
         return
-    if options.test is not None:
-        test = load(options.test, name, trained)
-        if test is None:
-            return
-        train, test = both_of(train, test)
-        known = set(tags_of(train))
-        unseen = set(tags_of(test)) - known
-        rest = apart(train, test)
-        yield from ((seed, rest, test, known, unseen) for seed in range(options.seeds))
+    train, test = found
+    if test is None:
+        extra = load(options.train, name, lambda split: not trained(split))
+        yield from own_splits(train, extra, options.seeds)
         return
-    yield from own_splits(train, load(options.train, name, lambda n: not trained(n)), options.seeds)
+    known = set(tags_of(train))
+    unseen = set(tags_of(test)) - known
+    rest = apart(train, test)
+    yield from ((seed, rest, test, known, unseen) for seed in range(options.seeds))
 
 
 def own_splits(train: Outcomes, extra: Outcomes | None, seeds: int) -> Iterator[Split]:

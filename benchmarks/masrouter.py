@@ -78,50 +78,8 @@ def main() -> None:
     with swarm.Store.open(options.store) as store:
         for name in options.tasks:
             task = swarm.Task.load(ZOO / f"{name}.toml")
-            fixed = _fixed_modes(task, pool, runtime, options)
-            for mode, (score, cost, how) in fixed.items():
-                rows.append(
-                    {"task": name, "system": mode, "how": how, "score": score, "cost": cost}
-                )
-
-            def front(
-                variant: str, each: Sequence[tuple[float, int]], task: swarm.Task = task
-            ) -> list[dict[str, Any]]:
-                seeds = options.seeds if variant == "ours" else options.published_seeds
-                found = [
-                    _point(task, pool, runtime, store, options, variant, lam, most, seeds)
-                    for lam, most in each
-                ]
-                rows.extend(found)
-                return found
-
-            largest = max(options.sizes)
-            by_lambda = [(lam, largest) for lam in options.lambdas]
-            ours = front("ours", by_lambda)
-            smaller = front("ours", [(options.lambdas[0], most) for most in options.smaller])
-            published = front("published", by_lambda)
-            modes = {mode: (score, cost) for mode, (score, cost, _) in fixed.items()}
-            found = {
-                "masrouter_front": _measured(ours),
-                "front_of_fewer_agents": _measured(smaller),
-                "published_front": _measured(published),
-                "fixed_modes": modes,
-                "at_zero": {
-                    "masrouter": ours[0]["score"],
-                    "best_fixed": max(score for score, _ in modes.values()),
-                },
-                "dominated": {
-                    mode: [
-                        point["how"]
-                        for point in (*ours, *smaller)
-                        if _beats((point["score"], point["cost"]), measured)
-                    ]
-                    for mode, measured in modes.items()
-                },
-            }
-            found["one_point_dominates_all"] = bool(
-                set.intersection(*(set(points) for points in found["dominated"].values()))
-            )
+            found, more = _on(task, pool, runtime, store, options)
+            rows += more
             for key, value in found.items():
                 headline.setdefault(key, {})[name] = value
     size = {k: getattr(options, k) for k in ("seeds", "questions", "test", "epochs")}
@@ -130,6 +88,51 @@ def main() -> None:
         rows,
         options,
     )
+
+
+def _on(
+    task: swarm.Task, pool: swarm.Pool, runtime: swarm.Runtime, store: swarm.Store, options: Any
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What a task adds to the headline, and its rows."""
+    fixed = _fixed_modes(task, pool, runtime, options)
+    modes = {mode: (score, cost) for mode, (score, cost, _) in fixed.items()}
+    largest, first = max(options.sizes), options.lambdas[0]
+    by_lambda = [(lam, largest) for lam in options.lambdas]
+    points = {
+        (variant, lam, most): _point(task, pool, runtime, store, options, variant, lam, most)
+        for variant, each in (
+            ("ours", [*by_lambda, *((first, most) for most in options.smaller)]),
+            ("published", by_lambda),
+        )
+        for lam, most in each
+    }
+    ours = [points["ours", lam, most] for lam, most in by_lambda]
+    smaller = [points["ours", first, most] for most in options.smaller]
+    dominated = {
+        mode: [
+            point["how"]
+            for point in (*ours, *smaller)
+            if _beats((point["score"], point["cost"]), measured)
+        ]
+        for mode, measured in modes.items()
+    }
+    found = {
+        "masrouter_front": _measured(ours),
+        "front_of_fewer_agents": _measured(smaller),
+        "published_front": _measured([points["published", lam, most] for lam, most in by_lambda]),
+        "fixed_modes": modes,
+        "at_zero": {
+            "masrouter": ours[0]["score"],
+            "best_fixed": max(score for score, _ in modes.values()),
+        },
+        "dominated": dominated,
+        "one_point_dominates_all": bool(set.intersection(*map(set, dominated.values()))),
+    }
+    rows = [
+        {"task": task.name, "system": mode, "how": how, "score": score, "cost": cost}
+        for mode, (score, cost, how) in fixed.items()
+    ]
+    return found, [*rows, *points.values()]
 
 
 def _measured(points: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
@@ -167,12 +170,11 @@ def _point(
     variant: str,
     lam: float,
     most: int,
-    seeds: int,
 ) -> dict[str, Any]:
     """Means over seeds of score, USD a thousand questions and calls a question, on test."""
     how = f"λ {lam:g}" if most == max(options.sizes) else f"λ {lam:g}, at most {most} agents"
     found: list[tuple[float, float, float]] = []
-    for seed in range(seeds):
+    for seed in range(options.seeds if variant == "ours" else options.published_seeds):
         started = time.perf_counter()
         job = swarm.MasRouter(
             **{"lambda": lam},
