@@ -373,6 +373,9 @@ def _start(model: str, plan: Plan, adapters: int) -> Any:
         "enforce_eager": eager,
         "tensor_parallel_size": options.tensor_parallel,
         "enable_prefix_caching": True,
+        # A part of a prompt draws a token that is dropped, and the request's generator is rewound,
+        # which a CPU's can't be: that would end the core (`GPUModelRunner._bookkeeping_sync`).
+        "enable_chunked_prefill": not on_cpu,
         "enable_sleep_mode": current_platform.is_sleep_mode_available(),
         "disable_log_stats": True,
         "use_tqdm_on_load": False,

@@ -48,6 +48,7 @@ class RealServer:
             *("--served-model-name", "base", "--generation-config", "vllm", "--enforce-eager"),
             *("--dtype", "float32", "--max-model-len", str(CONTEXT), "--enable-lora"),
             *("--kv-cache-memory-bytes", str(1 << 28), "--disable-uvicorn-access-log"),
+            "--no-enable-chunked-prefill",  # on a CPU, parts of sampled prompts end vLLM's core
             *("--max-loras", "9", "--max-cpu-loras", "16", "--max-lora-rank", "32"),
             *("--lora-modules", *(f"{name}={ZOO / 'adapters' / name}" for name in ADAPTERS)),
         ]

@@ -162,6 +162,16 @@ def test_a_cancelled_batch_is_aborted_inside_vllm(engine, in_process):
     assert core_of(engine)._engine.get_num_unfinished_requests() == 0
 
 
+def test_more_samples_at_once_than_fit_into_a_step(engine, in_process):
+    sampled = {"sampling": swarm.Sampling(max_tokens=2, temperature=1.0)}
+    gap = in_process["gap"].model_copy(update=sampled)
+    requests = [Request(gap, ask("pass " * 230), draw) for draw in range(200)]
+    answers = generate(engine, requests)
+    assert all(isinstance(answer, Response) for answer in answers)
+    assert sum(answer.usage.prompt_tokens for answer in answers) > 40_000
+    assert len({answer.text for answer in answers}) > 1
+
+
 def test_a_core_that_is_killed_fails_its_batch_and_is_started_again(engine, in_process):
     long = {"sampling": swarm.Sampling(max_tokens=200, temperature=2.0)}
     prompts = questions(20)

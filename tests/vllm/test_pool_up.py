@@ -30,7 +30,7 @@ NAMES = ("times_lo", "plus_hi", "minus_lo", "double", "mirror")
 KILLS = 2
 ARGS = [
     *("--dtype", "float32", "--max-model-len", "256", "--enforce-eager"),
-    *("--generation-config", "vllm", "--max-loras", "5"),
+    *("--generation-config", "vllm", "--max-loras", "5", "--no-enable-chunked-prefill"),
 ]
 
 
