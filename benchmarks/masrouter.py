@@ -42,7 +42,7 @@ from swarm.runtime.cache import MemoryCache
 from swarm.runtime.evaluate import Evaluator
 from swarm.runtime.progress import Silent
 
-LAMBDAS = (0.0, 500.0, 1000.0, 1500.0, 3000.0)
+LAMBDAS = (0.0, 500.0, 1000.0, 1500.0, 2000.0, 3000.0)
 """Score that a USD takes off; a call takes about 0.00001 USD in skills, and 0.00005 in relay."""
 DRAWS = "drawn uniformly"
 Measured = tuple[float, float]
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--published-seeds", type=int, default=1)
     parser.add_argument("--questions", type=int, default=200, help="of dev")
     parser.add_argument("--test", type=int, default=200, help="questions of test")
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=10, help="of ours; the published are 5")
     parser.add_argument("--lambdas", type=float, nargs="*", default=list(LAMBDAS))
     parser.add_argument("--sizes", type=int, nargs="*", default=[1, 4, 6], help="fixed modes'")
     parser.add_argument(
@@ -179,7 +179,7 @@ def _point(
         job = swarm.MasRouter(
             **{"lambda": lam},
             seed=seed,
-            epochs=options.epochs,
+            epochs=options.epochs if variant == "ours" else 5,
             max_agents=most,
             measure=False,
             reference=variant == "published",

@@ -60,6 +60,9 @@ class Bench:
     """Asks experts in a member's own words; see `swarm.runtime.policy.Ask`."""
     step: Callable[[float], None]
     """Shows that one of the steps that `steps_of_learning` counts is over, and its mean score."""
+    tell: Callable[[Sequence[Mapping[str, Any]]], None]
+    """Takes how it was learned, to be kept and shown with the job: rows of figures, all with the
+    same names."""
     _evaluator: Evaluator
     _keeper: _Keeper
 
@@ -193,6 +196,7 @@ class PolicyOptimizer(SettledOptimizer):
             examples,
             Asker(evaluator.scheduler, pool, len(rows)),
             lambda mean: progress.iteration(next(steps), best.score, mean),
+            lambda rows: keeper.summary.update(learning=list(rows)),
             evaluator,
             keeper,
         )

@@ -165,6 +165,7 @@ class Controller(nn.Module):
         uniform: Tensor,
         *,
         given: Given | None = None,
+        again: Draws | None = None,
         noise: torch.Generator | None = None,
         each_role: bool = False,
     ) -> Draws:
@@ -176,6 +177,7 @@ class Controller(nn.Module):
                 then one for every role, one for every model, and one for the number. NaN takes the
                 likeliest.
             given: what is not to be chosen; its probability does not count.
+            again: what was chosen before: it is chosen again, with the probability it has now.
             noise: draws the encoders' ε; None: codes are their means.
             each_role: agents' models are chosen by their own role in place of the sum of all (for a
                 graph whose roles are given, where it matters which agent a model plays).
@@ -192,22 +194,25 @@ class Controller(nn.Module):
         projected = functional.normalize(self.question_to_task(questions), dim=-1)
         tasks = functional.normalize(self.task_to_code(self.tasks), dim=-1)
         task_logits = projected @ tasks.T / TASK_TEMPERATURE
-        allowed = self.allowed[task_logits.argmax(dim=-1)]
+        decided = task_logits if again is None else again.task_logits
+        allowed = self.allowed[decided.argmax(dim=-1)]
 
         # Mode: softmax(cos / 0.8).
         mode_codes = code(self.mode_vae, self.modes)
         mode_logits = _cosines(code(self.mode_question_vae, questions), mode_codes)
         mode_logits = mode_logits * (self.sharpness / MODE_TEMPERATURE)
-        modes = given.modes if given.modes is not None else _draw(mode_logits, uniform[:, 0])
         log_p = torch.zeros(n)
-        if given.modes is None:
+        if given.modes is not None:
+            modes = given.modes
+        else:
+            modes = _draw(mode_logits, uniform[:, 0]) if again is None else again.modes
             log_p = log_p + _log_p(mode_logits, modes)
         mode = mode_codes[modes]
 
         # Number: sigmoid(linear(z)) × the largest, rounded; the real number is in log π below.
         difficulty = self.difficulty(code(self.number_vae, questions))[:, 0]
         real = torch.sigmoid(difficulty) * most
-        numbers = real.detach().round().clamp(1, most).long()
+        numbers = real.detach().round().clamp(1, most).long() if again is None else again.numbers
         entropy, too_sure = _entropy(mode_logits), torch.zeros(n)
         if given.numbers is not None:
             numbers, real = given.numbers, given.numbers.to(real.dtype)
@@ -215,7 +220,7 @@ class Controller(nn.Module):
             odds = difficulty * self.sharpness
             too_sure = functional.relu(odds.abs() - SUREST) ** 2
             number_logits = _binomial(odds, most)
-            drawn = _draw(number_logits, uniform[:, -1])
+            drawn = _draw(number_logits, uniform[:, -1]) if again is None else again.numbers - 1
             log_p = log_p + _log_p(number_logits, drawn)
             entropy = entropy + _entropy(number_logits)
             numbers = drawn + 1
@@ -236,7 +241,7 @@ class Controller(nn.Module):
                 logits = _cosines(self.role_context(context), role_codes)
                 logits = logits * (self.sharpness / ROLE_TEMPERATURE)
                 logits = logits.masked_fill(~allowed, -torch.inf)
-                drawn = _draw(logits, uniform[:, 1 + i])
+                drawn = _draw(logits, uniform[:, 1 + i]) if again is None else again.roles[:, i]
                 log_p = log_p + torch.where(present, _log_p(logits, drawn), 0.0)
             roles[:, i] = drawn
             summary = summary + role_codes[drawn] * present[:, None]
@@ -270,7 +275,7 @@ class Controller(nn.Module):
             if self.again is not None:
                 logits = logits - self.again * times
             logits = logits * (self.sharpness / MODEL_TEMPERATURE)
-            drawn = _draw(logits, uniform[:, 1 + most + i])
+            drawn = _draw(logits, uniform[:, 1 + most + i]) if again is None else again.models[:, i]
             each.append(torch.log_softmax(logits, dim=-1))
             player = given.models[:, i] if given.models is not None else drawn
             models[:, i] = player

@@ -35,7 +35,6 @@ from swarm.optimizers.masrouter.train import (
     AS_PUBLISHED,
     Answer,
     Floats,
-    Step,
     TrainingSettings,
     train,
 )
@@ -217,7 +216,7 @@ class MasRouter(PolicyOptimizer):
                 [graph for graph in asked for _ in rows], list(rows) * len(asked)
             )
             alone = (scores - how.lam * costs).reshape(len(asked), len(rows)).T
-        self.steps = await train(
+        training = await train(
             controller,
             encode(list(outcomes.questions)),
             outcomes.questions,
@@ -230,6 +229,7 @@ class MasRouter(PolicyOptimizer):
             alone=alone,
             epoch_done=lambda steps: bench.step(float(np.mean([step.score for step in steps]))),
         )
+        bench.tell(training.by_epoch())
         with torch.no_grad():
             parameters = {k: v.numpy().copy() for k, v in controller.state_dict().items()}
         return MasRouterPolicy(
@@ -241,9 +241,6 @@ class MasRouter(PolicyOptimizer):
             given=how.graph,
             encoder=how.encoder,
         )
-
-    steps: Sequence[Step] = ()
-    """What the steps of the last training came to."""
 
     def _answers(self, bench: Bench) -> Answer:
         return _Answers(bench, self._settings.cost)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from swarm.optimizers.masrouter.controller import Controller
+    from swarm.optimizers.masrouter.controller import Controller, Draws
 
 Floats = NDArray[np.float64]
 Answer = Callable[[Sequence[AgentGraph], Sequence[int]], Awaitable[tuple[Floats, Floats]]]
@@ -47,8 +48,9 @@ class TrainingSettings(RoutingSettings):
     """λ: how much score a unit of cost takes off."""
     cost: Literal["usd", "tokens", "calls"] = "usd"
     """What cost is counted in: by the experts' prices, or in thousands of tokens, or in calls."""
-    epochs: int = Field(5, ge=1)
-    batch: int = Field(8, ge=1)
+    epochs: int = Field(10, ge=1)
+    """The published code's are 5."""
+    batch: int = Field(32, ge=1)
     """Questions a step; the paper's are 16."""
     learning_rate: float = Field(0.003, gt=0)
     """The paper's is 0.01."""
@@ -63,6 +65,12 @@ class TrainingSettings(RoutingSettings):
     """What is subtracted from the utility, which leaves the gradient's mean and lowers its variance
     (Williams 1992): nothing, as published; the batch's mean; the mean of the question's other
     samples."""
+    updates: int = Field(8, ge=1)
+    """Gradient steps that are taken on the graphs of one step, which cost far more than these
+    (proximal policy optimisation, arXiv 1707.06347, equation 7); 1 as published."""
+    clip: float = Field(0.2, gt=0, lt=1)
+    """ε there: how far the probability of a graph may have moved from that by which it was drawn,
+    relatively, before moving on is no more gain. Matters with several `updates` only."""
     normalise: bool = True
     """Whether what is left is divided by its root mean square over the batch, so that cost is still
     learned from when all are solved and nothing else is left to tell graphs apart; False as
@@ -91,9 +99,11 @@ WARMTH = 0.1
 """Temperature of the utilities that the warm start aims at."""
 
 AS_PUBLISHED: dict[str, Any] = {
+    "epochs": 5,
     "batch": 16,
     "samples": 1,
     "baseline": "none",
+    "updates": 1,
     "normalise": False,
     "settle": 0.0,
     "entropy": 0.0,
@@ -121,6 +131,33 @@ class Step(NamedTuple):
     loss: float
 
 
+class Training(NamedTuple):
+    """What a training came to."""
+
+    steps: list[Step]
+    utilities: list[float | None]
+    """After each epoch, the mean utility of the likeliest choices on the questions that are learned
+    from; None: nobody wanted to know."""
+    kept: int
+    """After which epoch the controller is what it was."""
+
+    def by_epoch(self) -> list[dict[str, Any]]:
+        """Each epoch's figures, and whether what came of it was kept."""
+        found = []
+        for epoch, utility in enumerate(self.utilities):
+            steps = [step for step in self.steps if step.epoch == epoch]
+            found.append(
+                {
+                    "epoch": epoch + 1,
+                    "score": float(np.mean([step.score for step in steps])),
+                    "cost": float(np.mean([step.cost for step in steps])),
+                    "utility of the likeliest": utility,
+                    "kept": epoch == self.kept,
+                }
+            )
+        return found
+
+
 async def train(
     controller: Controller,
     vectors: Vectors,
@@ -134,7 +171,7 @@ async def train(
     given: AgentGraph | None = None,
     alone: Floats | None = None,
     epoch_done: Callable[[Sequence[Step]], None] = lambda steps: None,
-) -> list[Step]:
+) -> Training:
     """Trains `controller` in place; the same questions and seed train the same.
 
     Args:
@@ -144,7 +181,6 @@ async def train(
         epoch_done: is given the steps of every epoch when it is over.
     """
     import torch
-    from torch.nn import functional
 
     rng = np.random.default_rng(settings.seed)
     noise = torch.Generator().manual_seed(int(rng.integers(2**31)))
@@ -159,6 +195,8 @@ async def train(
         _warm_up(
             controller, vectors[first], labels[first], alone[first], roles, settings, given, codes
         )
+    utilities: list[float | None] = []
+    kept = settings.epochs - 1
     best: tuple[float, dict[str, Tensor]] | None = None
 
     async def likeliest() -> float:
@@ -180,9 +218,10 @@ async def train(
                 for i in rows[:: settings.samples]
                 for k in range(settings.samples)
             ]
-            draws = choose(
-                controller, vectors[rows], np.concatenate(drawn), given, roles, noise=codes
+            look = partial(
+                choose, controller, vectors[rows], np.concatenate(drawn), given, roles, noise=codes
             )
+            draws = first = look()
             graphs = build_graphs(draws, experts, roles, settings, given)
             scores, costs = await answer(graphs, [int(row) for row in rows])
             # Utility: solved - λ · cost.
@@ -190,22 +229,37 @@ async def train(
             lam = settings.lam * _risen(behind, settings.settle)
             utility = scores - lam * costs
             gain = torch.from_numpy(_gains(utility, settings)).to(torch.float32)
-            loss = -(draws.log_probability * gain).mean()
-            loss = loss + functional.cross_entropy(draws.task_logits, labels[rows])
-            loss = loss + settings.vae * draws.vae_loss - settings.entropy * draws.entropy.mean()
-            loss = loss + settings.doubt * draws.too_sure.mean()
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            for k in range(settings.updates):
+                if k:
+                    draws = look(again=first)
+                loss = _loss(draws, first.log_probability.detach(), gain, labels[rows], settings)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
             steps.append(Step(epoch, float(scores.mean()), float(costs.mean()), loss.item()))
-        if settings.keep_best:
-            reached = await likeliest()
-            if best is None or reached >= best[0]:
-                best = reached, copy.deepcopy(controller.state_dict())
+        utilities.append(await likeliest() if settings.keep_best else None)
+        if (reached := utilities[-1]) is not None and (best is None or reached >= best[0]):
+            kept, best = epoch, (reached, copy.deepcopy(controller.state_dict()))
         epoch_done([step for step in steps if step.epoch == epoch])
     if best is not None:
         controller.load_state_dict(best[1])
-    return steps
+    return Training(steps, utilities, kept)
+
+
+def _loss(
+    draws: Draws, before: Tensor, gain: Tensor, labels: Tensor, settings: TrainingSettings
+) -> Tensor:
+    """Of n graphs, drawn with log-probabilities `before` (n,), that came to `gain` (n,). In the
+    first of their updates its gradient is that of -log π · gain."""
+    import torch
+    from torch.nn import functional
+
+    ratio = torch.exp(draws.log_probability - before)
+    near = ratio.clamp(1.0 - settings.clip, 1.0 + settings.clip)
+    loss = -torch.minimum(ratio * gain, near * gain).mean()
+    loss = loss + functional.cross_entropy(draws.task_logits, labels)
+    loss = loss + settings.vae * draws.vae_loss - settings.entropy * draws.entropy.mean()
+    return loss + settings.doubt * draws.too_sure.mean()
 
 
 def _warm_up(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -71,6 +71,20 @@ def summary(figures: Mapping[str, Any]) -> dict[str, str]:
 
 
 _COUNTED = ("questions", "graphs", "iterations", "failures", "evaluations", "traces", "prompts")
+
+
+def rows(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
+    """Figures that all have the same names; what is not true is left empty."""
+    table = tables.table(*(f"{name}:" for name in found[0]))
+    for row in found:
+        table.add_row(*map(_figure, row.values()))
+    console.print(table)
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return f"{value:.3g}" if isinstance(value, float) else tables.value(value)
 
 
 def policy(described: Mapping[str, Any]) -> dict[str, str]:

@@ -72,6 +72,9 @@ def page(console: Console, page: Page, store: str) -> None:
             scores = (iteration.best, iteration.mean, iteration.best_so_far)
             table.add_row(str(iteration.number), *map(tables.score, scores))
         console.print(table)
+    if learning := (run.summary or {}).get("learning"):
+        tables.heading(console, "learning")
+        parts.rows(console, learning)
     if len(page.evaluations) > 1 or (page.evaluations and page.policy is not None):
         chosen = page.policy is not None and run.kind == "evaluation"
         count = f"{len(page.evaluations):,}"

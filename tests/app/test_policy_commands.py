@@ -129,6 +129,21 @@ def test_the_page_of_a_policys_run(cli: Cli, colours: Path) -> None:
     assert len(document(cli("show", "2", "--batches", "--json"))) == 2
 
 
+def test_the_page_of_a_job_says_how_its_policy_learned(cli: Cli, colours: Path) -> None:
+    settings = "[settings]\nepochs = 2\nsamples = 2\nwarm = 1\nmax_agents = 2\n"
+    (colours / "cjob.toml").write_text(JOB.replace("wording", "masrouter") + settings)
+    fitted = cli("optimize", "cjob.toml")
+    assert fitted.code == 0, fitted.err
+    page = cli("show", "1")
+    assert page.code == 0, page.err
+    [names, _, first, second] = page.out.partition("\nlearning\n")[2].splitlines()[:4]
+    assert names.split() == ["epoch", "score", "cost", "utility", "of", "the", "likeliest", "kept"]
+    assert [first.split()[0], second.split()[0]] == ["1", "2"]
+    assert "yes" in first + second
+    told = document(cli("show", "1", "--json"))["summary"]["learning"]
+    assert [row["epoch"] for row in told] == [1, 2]
+
+
 def test_what_a_policy_asks_is_seen(cli: Cli, colours: Path) -> None:
     asking(colours / "asks")
     arguments = ("run", "asks", "--pool", "router.toml", "--task", "ctask.toml")

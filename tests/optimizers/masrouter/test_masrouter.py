@@ -16,6 +16,7 @@ from swarm.agents.expert import Price
 from swarm.errors import ConfigError, InputError, PoolError, TaskError
 from swarm.optimizers import find_optimizer
 from swarm.optimizers.estimate import plan
+from swarm.optimizers.masrouter.controller import Draws
 from swarm.runtime.policy import load_policy
 from swarm.runtime.progress import Silent
 
@@ -119,6 +120,7 @@ def test_as_published():
         "settle": 0.0,
         "entropy": 0.0,
         "doubt": 0.0,
+        "updates": 1,
         "keep_best": False,
         "vae": 0.001,
         "max_agents": 6,
@@ -147,6 +149,23 @@ def test_of_all_epochs_the_best_is_kept(seed):
     assert scores[1] == [max(scores[0])]
 
 
+def test_a_graph_is_learned_from_until_its_probability_has_moved_enough():
+    import torch
+
+    from swarm.optimizers.masrouter.train import TrainingSettings, _loss
+
+    settings = TrainingSettings(vae=0, entropy=0, doubt=0, clip=0.2)
+    zero = torch.zeros(6)
+    before = torch.log(torch.full((6,), 0.5))
+    now = torch.log(torch.tensor([0.5, 0.55, 0.7, 0.7, 0.3, 0.3])).requires_grad_()
+    gain = torch.tensor([2.0, 2.0, 2.0, -2.0, 2.0, -2.0])
+    draws = Draws(*[zero] * 4, now, zero, torch.zeros(6, 1), zero[0], zero, zero)
+    _loss(draws, before, gain, torch.zeros(6, dtype=torch.long), settings).backward()
+    # -ratio · gain / n where more is wanted or the ratio is near 1; else nothing.
+    expected = [-2 / 6, -1.1 * 2 / 6, 0.0, 1.4 * 2 / 6, -0.6 * 2 / 6, 0.0]
+    assert now.grad.tolist() == pytest.approx(expected)
+
+
 class Told(Silent):
     def __init__(self):
         self.iterations = []
@@ -163,6 +182,19 @@ def test_every_epoch_is_shown():
     swarm.MasRouter(**SMALL).fit(task(), pool(), progress=told)
     assert told.iterations == [1, 2, 3, 4]  # experts alone, two epochs, the policy
     assert told.last == 4
+
+
+def test_how_it_learned_can_be_seen(tmp_path):
+    store = str(tmp_path / "swarm.db")
+    found = fit(store, epochs=3, **{"lambda": 50.0})
+    with swarm.Store.open(store) as opened:
+        told = opened.run(found.run).summary["learning"]
+    assert [row["epoch"] for row in told] == [1, 2, 3]
+    utilities = [row["utility of the likeliest"] for row in told]
+    [kept] = [utility for utility, row in zip(utilities, told, strict=True) if row["kept"]]
+    assert kept == max(utilities)
+    summary = found.evaluate(task(), "dev").summary()
+    assert summary.score - 50.0 * summary.cost / summary.questions == pytest.approx(kept)
 
 
 def test_the_same_seed_trains_the_same_and_touches_no_global_generator(fitted):
