@@ -191,10 +191,8 @@ async def train(
     steps: list[Step] = []
     chosen = rng.permutation(len(questions))[: max(1, round(settings.train * len(questions)))]
     if alone is not None and settings.warm:
-        first = sorted(chosen)
-        _warm_up(
-            controller, vectors[first], labels[first], alone[first], roles, settings, given, codes
-        )
+        own = sorted(chosen)
+        _warm_up(controller, vectors[own], labels[own], alone[own], roles, settings, given, codes)
     utilities: list[float | None] = []
     kept = settings.epochs - 1
     best: tuple[float, dict[str, Tensor]] | None = None

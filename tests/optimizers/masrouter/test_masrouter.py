@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +63,15 @@ def task():
     return swarm.Task.from_records("how", "exact", dev=records(TOPICS), test=records(TEST))
 
 
-SMALL = {"epochs": 2, "batch": 8, "samples": 2, "max_agents": 3, "warm": 30, "seed": 3}
+SMALL: dict[str, Any] = {
+    "epochs": 2,
+    "batch": 8,
+    "samples": 2,
+    "updates": 2,
+    "max_agents": 3,
+    "warm": 30,
+    "seed": 3,
+}
 
 
 def fit(store=None, engine=None, on=None, measure=False, **settings):
