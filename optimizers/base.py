@@ -47,7 +47,8 @@ class Optimizer(ABC):
     """
 
     paths: ClassVar[tuple[str, ...]] = ()
-    """Settings that may name a file or folder; in a job file it is looked for beside that."""
+    """Settings that may name a file or folder, ``a.b`` for `b` in the table `a`; in a job file it
+    is looked for beside that."""
 
     @abstractmethod
     def fit(

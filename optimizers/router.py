@@ -11,7 +11,7 @@ from swarm.errors import ConfigError, did_you_mean
 from swarm.optimizers.outcomes import Outcomes
 from swarm.optimizers.policy import PolicyOptimizer, PolicySettings
 from swarm.optimizers.routers import ROUTERS, find_router
-from swarm.optimizers.routers.base import Router
+from swarm.optimizers.routers.base import Embedded, Router
 from swarm.tasks import Task
 
 FOR_TABLES = ("cascade", "oracle")
@@ -43,12 +43,15 @@ class RouterOptimizer(PolicyOptimizer):
     """Asks every expert every question, then fits the router to what came of it."""
 
     name: ClassVar[str] = "router"
+    paths: ClassVar[tuple[str, ...]] = ("options.model",)
     _type = RouterSettings
     _settings: RouterSettings
 
     def check(self, task: Task, pool: Pool, split: str) -> None:
         super().check(task, pool, split)
-        self._make()
+        router = self._make()
+        if isinstance(router, Embedded):
+            _ = router.encoder  # which must be there
 
     def learn(self, outcomes: Outcomes) -> Router:
         return self._make().fit(outcomes)

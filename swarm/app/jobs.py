@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import sys
 import tomllib
@@ -233,11 +234,15 @@ def _located(
     optimizer: type[Optimizer], settings: Mapping[str, Any], folder: Path
 ) -> dict[str, Any]:
     """The optimizer's settings, with paths found from `folder`; a hub's name stays as it is."""
-    located = dict(settings)
-    for name in optimizer.paths:
-        if isinstance(value := settings.get(name), str) and value:
+    located = copy.deepcopy(dict(settings))
+    for path in optimizer.paths:
+        *tables, name = path.split(".")
+        table: Any = located
+        for each in tables:
+            table = table.get(each) if isinstance(table, dict) else None
+        if isinstance(table, dict) and isinstance(value := table.get(name), str) and value:
             beside = (folder / value).resolve()
-            located[name] = str(beside) if beside.exists() or not is_hub_name(value) else value
+            table[name] = str(beside) if beside.exists() or not is_hub_name(value) else value
     return located
 
 

@@ -120,6 +120,24 @@ def test_a_file_that_a_setting_names_lies_beside_the_job(cli: Cli, world: Path) 
     assert (code, "key `graph`" in err, "No such file" in err) == (2, True, True)
 
 
+def test_a_routers_encoder_lies_beside_the_job_and_must_be_there(cli: Cli, world: Path) -> None:
+    from swarm.optimizers.embedding import Encoder
+
+    (world / "jobs").mkdir()
+    (world / "jobs" / "own").symlink_to(Encoder().folder)
+    job = (
+        'optimizer = "router"\npool = "../pool.toml"\ntask = "../task.toml"\n'
+        '[settings]\nrouter = "knn"\n[settings.options]\nmodel = "./own"\n'
+    )
+    (world / "jobs" / "job.toml").write_text(job)
+    result = cli("optimize", "jobs/job.toml")
+    assert result.code == 0, result.err
+    (world / "jobs" / "job.toml").write_text(job.replace("./own", "./gone"))
+    code, _, err = cli("optimize", "jobs/job.toml", "--store", "other.db")
+    assert (code, str(world / "jobs" / "gone") in err) == (2, True)
+    assert not (world / "other.db").exists()
+
+
 def test_job_that_was_done_before_is_shown(cli: Cli) -> None:
     assert "done before" not in cli("optimize", "job.toml").out
     code, out, _ = cli("optimize", "job.toml", "--set", "particles=3")
