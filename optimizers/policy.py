@@ -172,7 +172,7 @@ class PolicyOptimizer(SettledOptimizer):
     async def _fit(self, job: Job, evaluator: Evaluator, progress: Progress) -> None:
         how, pool, examples = self._settings, evaluator.pool, evaluator.examples
         keeper = _Keeper(job, evaluator)
-        last = 2 + self.steps_of_learning()
+        last = 1 + self.steps_of_learning() + how.measure
         progress.start(self._title(evaluator.task), last, 0)
         rows = range(len(examples))
         alone = await evaluator.each([(single(name, role=how.role), rows) for name in pool])

@@ -10,6 +10,7 @@ from swarm.plots.coefficients import plot_coefficients, plot_coefficients_by_ite
 from swarm.plots.contribution import plot_contribution, plot_places
 from swarm.plots.convergence import plot_convergence
 from swarm.plots.graphs import plot_graphs
+from swarm.plots.learning import plot_learning
 from swarm.plots.positions import plot_positions
 from swarm.plots.timeline import plot_timeline
 
@@ -22,6 +23,7 @@ __all__ = [
     "plot_contribution",
     "plot_convergence",
     "plot_graphs",
+    "plot_learning",
     "plot_places",
     "plot_positions",
     "plot_timeline",
@@ -39,5 +41,5 @@ PLOTS = {
 }
 """Of jobs, by the name of the file that `swarm plot` writes."""
 
-RUN_PLOTS = {"timeline": plot_timeline}
+RUN_PLOTS = {"timeline": plot_timeline, "learning": plot_learning}
 """Of any run and its batches."""

@@ -142,6 +142,9 @@ def test_the_page_of_a_job_says_how_its_policy_learned(cli: Cli, colours: Path) 
     assert "yes" in first + second
     told = document(cli("show", "1", "--json"))["summary"]["learning"]
     assert [row["epoch"] for row in told] == [1, 2]
+    drawn = document(cli("plot", "1", "-o", "plots", "--json"))
+    assert "plots/learning.png" in drawn["files"]
+    assert (colours / "plots" / "learning.svg").read_text().count("utility of the likeliest") == 1
 
 
 def test_what_a_policy_asks_is_seen(cli: Cli, colours: Path) -> None:

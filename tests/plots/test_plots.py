@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -24,6 +25,7 @@ from swarm.plots import (
     plot_contribution,
     plot_convergence,
     plot_graphs,
+    plot_learning,
     plot_positions,
     plot_timeline,
 )
@@ -243,6 +245,21 @@ def test_the_timeline_shows_batches_loads_and_what_stays_loaded(store, timeline,
         assert (tmp_path / f"timeline.{suffix}").read_bytes() == (
             tmp_path / f"again.{suffix}"
         ).read_bytes()
+
+
+def test_learning_is_drawn_figure_by_figure(store) -> None:
+    told = [
+        {"epoch": 1, "score": 0.5, "cost": None, "kept": False},
+        {"epoch": 2, "score": 0.75, "cost": None, "kept": True},
+    ]
+    run = store.run(1)
+    figure = plot_learning(replace(run, summary={"learning": told}), [])
+    [panel] = figure.axes
+    assert panel.get_title(loc="left") == "score"
+    assert [line.get_ydata().tolist() for line in panel.lines] == [[0.5, 0.75], [0.75]]
+    assert "0.75" in [text.get_text() for text in panel.texts]
+    with pytest.raises(InputError, match="does not say how it learned"):
+        plot_learning(run, [])
 
 
 def test_there_is_no_timeline_of_nothing(store) -> None:

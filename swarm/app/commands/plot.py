@@ -25,7 +25,7 @@ def plot(
     """Draw a run: its batches over time, and a job's way.
 
     Every picture that the run has data for is written as PNG and SVG into DIR: timeline; of jobs
-    also convergence, swarm, graphs, contribution, places, calls, coefficients,
+    also learning, or convergence, swarm, graphs, contribution, places, calls, coefficients,
     coefficients_by_iteration.
 
     \b
