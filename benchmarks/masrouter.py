@@ -2,9 +2,10 @@
 
     python benchmarks/masrouter.py --out benchmarks/results/masrouter.json
 
-The zoo's trained models (an hour on two cores) or, with `--perfect`, agents of its world that make
-no mistakes (minutes). Fitted on dev of skills and relay, measured on test. Every expert is given a
-price of 1 USD per million tokens; costs are USD a thousand questions, as if nothing had been known.
+The zoo's trained models (two hours on a core, less where `--store` knows answers) or, with
+`--perfect`, agents of its world that make no mistakes (minutes). Fitted on dev of skills and relay,
+measured on test. Every expert is given a price of 1 USD per million tokens; costs are USD a
+thousand questions, as if nothing had been known.
 The zoo's prompts are compact: roles are not in them, so `io` and `cot` are the same there, and
 roles decide nothing but which models a question gets. What MasRouter does beyond the paper was
 chosen with perfect agents on questions of other seeds (`make_tasks.py --seed`).
@@ -12,10 +13,7 @@ chosen with perfect agents on questions of other seeds (`make_tasks.py --seed`).
 A fixed mode has, of all its candidates, the one with the best score on the same dev questions (the
 cheapest of several): `--sizes` agents, played by the best single expert, or by experts that are
 drawn uniformly for each question. It is dominated by a point that scores as much or more and costs
-less, or scores more and costs no more: `dominated` names these points. The points are those of λ,
-with up to the largest of `--sizes` agents, and for the first λ those with at most `--smaller`: in
-relay nearly every agent is worth as much as the one before it, so that λ finds few or all of them,
-but nothing between.
+less, or scores more and costs no more: `dominated` names these points.
 """
 
 from __future__ import annotations
@@ -52,16 +50,13 @@ Measured = tuple[float, float]
 def main() -> None:
     parser = arguments(__doc__.partition("\n")[0])
     parser.add_argument("--tasks", nargs="*", default=["skills", "relay"])
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--published-seeds", type=int, default=1)
     parser.add_argument("--questions", type=int, default=200, help="of dev")
     parser.add_argument("--test", type=int, default=200, help="questions of test")
     parser.add_argument("--epochs", type=int, default=10, help="of ours; the published are 5")
     parser.add_argument("--lambdas", type=float, nargs="*", default=list(LAMBDAS))
     parser.add_argument("--sizes", type=int, nargs="*", default=[1, 4, 6], help="fixed modes'")
-    parser.add_argument(
-        "--smaller", type=int, nargs="*", default=[5, 4, 3, 2], help="MasRouter's, too"
-    )
     parser.add_argument(
         "--perfect",
         action="store_true",
@@ -96,30 +91,19 @@ def _on(
     """What a task adds to the headline, and its rows."""
     fixed = _fixed_modes(task, pool, runtime, options)
     modes = {mode: (score, cost) for mode, (score, cost, _) in fixed.items()}
-    largest, first = max(options.sizes), options.lambdas[0]
-    by_lambda = [(lam, largest) for lam in options.lambdas]
     points = {
-        (variant, lam, most): _point(task, pool, runtime, store, options, variant, lam, most)
-        for variant, each in (
-            ("ours", [*by_lambda, *((first, most) for most in options.smaller)]),
-            ("published", by_lambda),
-        )
-        for lam, most in each
+        (variant, lam): _point(task, pool, runtime, store, options, variant, lam)
+        for variant in ("ours", "published")
+        for lam in options.lambdas
     }
-    ours = [points["ours", lam, most] for lam, most in by_lambda]
-    smaller = [points["ours", first, most] for most in options.smaller]
+    ours = [points["ours", lam] for lam in options.lambdas]
     dominated = {
-        mode: [
-            point["how"]
-            for point in (*ours, *smaller)
-            if _beats((point["score"], point["cost"]), measured)
-        ]
+        mode: [point["how"] for point in ours if _beats((point["score"], point["cost"]), measured)]
         for mode, measured in modes.items()
     }
     found = {
         "masrouter_front": _measured(ours),
-        "front_of_fewer_agents": _measured(smaller),
-        "published_front": _measured([points["published", lam, most] for lam, most in by_lambda]),
+        "published_front": _measured([points["published", lam] for lam in options.lambdas]),
         "fixed_modes": modes,
         "at_zero": {
             "masrouter": ours[0]["score"],
@@ -169,10 +153,9 @@ def _point(
     options: Any,
     variant: str,
     lam: float,
-    most: int,
 ) -> dict[str, Any]:
     """Means over seeds of score, USD a thousand questions and calls a question, on test."""
-    how = f"λ {lam:g}" if most == max(options.sizes) else f"λ {lam:g}, at most {most} agents"
+    how = f"λ {lam:g}"
     found: list[tuple[float, float, float]] = []
     for seed in range(options.seeds if variant == "ours" else options.published_seeds):
         started = time.perf_counter()
@@ -180,7 +163,7 @@ def _point(
             **{"lambda": lam},
             seed=seed,
             epochs=options.epochs if variant == "ours" else 5,
-            max_agents=most,
+            max_agents=max(options.sizes),
             measure=False,
             reference=variant == "published",
         )
