@@ -165,7 +165,7 @@ class Controller(nn.Module):
         uniform: Tensor,
         *,
         given: Given | None = None,
-        again: Draws | None = None,
+        taken: Draws | None = None,
         noise: torch.Generator | None = None,
         each_role: bool = False,
     ) -> Draws:
@@ -177,7 +177,7 @@ class Controller(nn.Module):
                 then one for every role, one for every model, and one for the number. NaN takes the
                 likeliest.
             given: what is not to be chosen; its probability does not count.
-            again: what was chosen before: it is chosen again, with the probability it has now.
+            taken: what was chosen before: it is taken again, with the probability that it has now.
             noise: draws the encoders' ε; None: codes are their means.
             each_role: agents' models are chosen by their own role in place of the sum of all (for a
                 graph whose roles are given, where it matters which agent a model plays).
@@ -194,7 +194,7 @@ class Controller(nn.Module):
         projected = functional.normalize(self.question_to_task(questions), dim=-1)
         tasks = functional.normalize(self.task_to_code(self.tasks), dim=-1)
         task_logits = projected @ tasks.T / TASK_TEMPERATURE
-        decided = task_logits if again is None else again.task_logits
+        decided = task_logits if taken is None else taken.task_logits
         allowed = self.allowed[decided.argmax(dim=-1)]
 
         # Mode: softmax(cos / 0.8).
@@ -205,14 +205,14 @@ class Controller(nn.Module):
         if given.modes is not None:
             modes = given.modes
         else:
-            modes = _draw(mode_logits, uniform[:, 0]) if again is None else again.modes
+            modes = _draw(mode_logits, uniform[:, 0]) if taken is None else taken.modes
             log_p = log_p + _log_p(mode_logits, modes)
         mode = mode_codes[modes]
 
         # Number: sigmoid(linear(z)) × the largest, rounded; the real number is in log π below.
         difficulty = self.difficulty(code(self.number_vae, questions))[:, 0]
         real = torch.sigmoid(difficulty) * most
-        numbers = real.detach().round().clamp(1, most).long() if again is None else again.numbers
+        numbers = real.detach().round().clamp(1, most).long() if taken is None else taken.numbers
         entropy, too_sure = _entropy(mode_logits), torch.zeros(n)
         if given.numbers is not None:
             numbers, real = given.numbers, given.numbers.to(real.dtype)
@@ -220,7 +220,7 @@ class Controller(nn.Module):
             odds = difficulty * self.sharpness
             too_sure = functional.relu(odds.abs() - SUREST) ** 2
             number_logits = _binomial(odds, most)
-            drawn = _draw(number_logits, uniform[:, -1]) if again is None else again.numbers - 1
+            drawn = _draw(number_logits, uniform[:, -1]) if taken is None else taken.numbers - 1
             log_p = log_p + _log_p(number_logits, drawn)
             entropy = entropy + _entropy(number_logits)
             numbers = drawn + 1
@@ -241,7 +241,7 @@ class Controller(nn.Module):
                 logits = _cosines(self.role_context(context), role_codes)
                 logits = logits * (self.sharpness / ROLE_TEMPERATURE)
                 logits = logits.masked_fill(~allowed, -torch.inf)
-                drawn = _draw(logits, uniform[:, 1 + i]) if again is None else again.roles[:, i]
+                drawn = _draw(logits, uniform[:, 1 + i]) if taken is None else taken.roles[:, i]
                 log_p = log_p + torch.where(present, _log_p(logits, drawn), 0.0)
             roles[:, i] = drawn
             summary = summary + role_codes[drawn] * present[:, None]
@@ -275,7 +275,7 @@ class Controller(nn.Module):
             if self.again is not None:
                 logits = logits - self.again * times
             logits = logits * (self.sharpness / MODEL_TEMPERATURE)
-            drawn = _draw(logits, uniform[:, 1 + most + i]) if again is None else again.models[:, i]
+            drawn = _draw(logits, uniform[:, 1 + most + i]) if taken is None else taken.models[:, i]
             each.append(torch.log_softmax(logits, dim=-1))
             player = given.models[:, i] if given.models is not None else drawn
             models[:, i] = player

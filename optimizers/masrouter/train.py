@@ -229,7 +229,7 @@ async def train(
             gain = torch.from_numpy(_gains(utility, settings)).to(torch.float32)
             for k in range(settings.updates):
                 if k:
-                    draws = look(again=first)
+                    draws = look(taken=first)
                 loss = _loss(draws, first.log_probability.detach(), gain, labels[rows], settings)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -220,7 +220,7 @@ def test_models_in_turn_depend_on_those_before():
 def test_what_was_chosen_is_chosen_again_with_the_probability_it_has_now(options):
     made = controller(**options)
     first = made(QUESTIONS, uniform(40))
-    again = made(QUESTIONS, uniform(40, seed=1), again=first)
+    again = made(QUESTIONS, uniform(40, seed=1), taken=first)
     torch.testing.assert_close(again.log_probability, first.log_probability)
     gradients = [
         torch.autograd.grad(draws.log_probability.sum(), made.model_context.weight)[0]
@@ -230,7 +230,7 @@ def test_what_was_chosen_is_chosen_again_with_the_probability_it_has_now(options
     with torch.no_grad():  # after which it would choose other modes, models, roles of other domains
         for parameter in made.parameters():
             parameter.mul_(-1.0)
-    moved = made(QUESTIONS, uniform(40), again=first)
+    moved = made(QUESTIONS, uniform(40), taken=first)
     for field in ("modes", "numbers", "roles", "models"):
         assert torch.equal(getattr(moved, field), getattr(first, field))
     assert moved.log_probability.isfinite().all()
