@@ -227,9 +227,9 @@ class MasRouter(PolicyOptimizer):
             how.model_copy(update={"max_agents": how.agents}),
             given=how.graph,
             alone=alone,
-            epoch_done=lambda steps: bench.step(float(np.mean([step.score for step in steps]))),
+            epoch_done=lambda epoch: bench.step(epoch.score),
         )
-        bench.tell(training.by_epoch())
+        bench.tell(training.told())
         with torch.no_grad():
             parameters = {k: v.numpy().copy() for k, v in controller.state_dict().items()}
         return MasRouterPolicy(

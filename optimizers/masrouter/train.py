@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -121,41 +122,37 @@ AS_PUBLISHED: dict[str, Any] = {
 """What `reference` sets."""
 
 
-class Step(NamedTuple):
-    """What one step of training came to."""
+class Epoch(NamedTuple):
+    """What an epoch came to."""
 
-    epoch: int
     score: float
-    """Mean over all graphs of the step."""
+    """Mean over the graphs of each step, and over the steps."""
     cost: float
-    loss: float
+    """Likewise."""
+    utility: float | None
+    """After it, the mean of the likeliest choices on the questions that are learned from; None:
+    nobody wanted to know."""
 
 
 class Training(NamedTuple):
     """What a training came to."""
 
-    steps: list[Step]
-    utilities: list[float | None]
-    """After each epoch, the mean utility of the likeliest choices on the questions that are learned
-    from; None: nobody wanted to know."""
+    epochs: list[Epoch]
     kept: int
     """After which epoch the controller is what it was."""
 
-    def by_epoch(self) -> list[dict[str, Any]]:
+    def told(self) -> list[dict[str, Any]]:
         """Each epoch's figures, and whether what came of it was kept."""
-        found = []
-        for epoch, utility in enumerate(self.utilities):
-            steps = [step for step in self.steps if step.epoch == epoch]
-            found.append(
-                {
-                    "epoch": epoch + 1,
-                    "score": float(np.mean([step.score for step in steps])),
-                    "cost": float(np.mean([step.cost for step in steps])),
-                    "utility of the likeliest": utility,
-                    "kept": epoch == self.kept,
-                }
-            )
-        return found
+        return [
+            {
+                "epoch": k + 1,
+                "score": epoch.score,
+                "cost": epoch.cost,
+                "utility of the likeliest": epoch.utility,
+                "kept": k == self.kept,
+            }
+            for k, epoch in enumerate(self.epochs)
+        ]
 
 
 async def train(
@@ -170,7 +167,7 @@ async def train(
     *,
     given: AgentGraph | None = None,
     alone: Floats | None = None,
-    epoch_done: Callable[[Sequence[Step]], None] = lambda steps: None,
+    epoch_done: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Training:
     """Trains `controller` in place; the same questions and seed train the same.
 
@@ -178,7 +175,7 @@ async def train(
         vectors: embeddings of the questions, (n, d).
         domains: each question's, as a position; what the task classifier learns.
         alone: (n, m): the utility of each expert asked alone; see `TrainingSettings.warm`.
-        epoch_done: is given the steps of every epoch when it is over.
+        epoch_done: is given every epoch when it is over.
     """
     import torch
 
@@ -188,12 +185,12 @@ async def train(
     optimizer = torch.optim.Adam(controller.parameters(), lr=settings.learning_rate)
     labels = torch.tensor(list(domains), dtype=torch.long)
     width = draws_of(settings.max_agents)
-    steps: list[Step] = []
     chosen = rng.permutation(len(questions))[: max(1, round(settings.train * len(questions)))]
     if alone is not None and settings.warm:
         own = sorted(chosen)
         _warm_up(controller, vectors[own], labels[own], alone[own], roles, settings, given, codes)
-    utilities: list[float | None] = []
+    epochs: list[Epoch] = []
+    steps = count()
     kept = settings.epochs - 1
     best: tuple[float, dict[str, Tensor]] | None = None
 
@@ -208,6 +205,7 @@ async def train(
 
     for epoch in range(settings.epochs):
         order = rng.permutation(chosen)
+        found: list[tuple[float, float]] = []
         for start in range(0, len(order), settings.batch):
             rows = order[start : start + settings.batch].repeat(settings.samples)
             purposes = [f"train {epoch} {k}" for k in range(settings.samples)]
@@ -223,7 +221,7 @@ async def train(
             graphs = build_graphs(draws, experts, roles, settings, given)
             scores, costs = await answer(graphs, [int(row) for row in rows])
             # Utility: solved - λ · cost.
-            behind = len(steps) * settings.batch / (settings.epochs * len(chosen))
+            behind = next(steps) * settings.batch / (settings.epochs * len(chosen))
             lam = settings.lam * _risen(behind, settings.settle)
             utility = scores - lam * costs
             gain = torch.from_numpy(_gains(utility, settings)).to(torch.float32)
@@ -234,14 +232,16 @@ async def train(
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-            steps.append(Step(epoch, float(scores.mean()), float(costs.mean()), loss.item()))
-        utilities.append(await likeliest() if settings.keep_best else None)
-        if (reached := utilities[-1]) is not None and (best is None or reached >= best[0]):
+            found.append((float(scores.mean()), float(costs.mean())))
+        reached = await likeliest() if settings.keep_best else None
+        if reached is not None and (best is None or reached >= best[0]):
             kept, best = epoch, (reached, copy.deepcopy(controller.state_dict()))
-        epoch_done([step for step in steps if step.epoch == epoch])
+        score, cost = np.mean(found, axis=0)
+        epochs.append(Epoch(float(score), float(cost), reached))
+        epoch_done(epochs[-1])
     if best is not None:
         controller.load_state_dict(best[1])
-    return Training(steps, utilities, kept)
+    return Training(epochs, kept)
 
 
 def _loss(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from swarm.errors import InputError
-from swarm.plots.style import BLUE, FAINT, INK, VERMILLION, new_figure, style
+from swarm.plots.style import BLUE, FAINT, INK, VERMILLION, counted_axis, new_figure, style
 from swarm.store import BatchView, RunView
 
 if TYPE_CHECKING:
@@ -54,8 +54,6 @@ def plot_learning(run: RunView, batches: Sequence[BatchView]) -> Figure:
             axes.grid(axis="y")
             axes.yaxis.set_major_locator(MaxNLocator(4))
             axes.tick_params(axis="x", length=0)
-        panels[-1].set_xlabel("epoch")
-        panels[-1].set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
-        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        counted_axis(panels[-1], "epoch", len(rows))
         figure.suptitle(f"Learning · run {run.id}: {run.name}", x=0.01, ha="left")
         return figure

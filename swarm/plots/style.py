@@ -92,11 +92,16 @@ def title(job: JobHistory, what: str) -> str:
 
 
 def iteration_axis(axes: Axes, job: JobHistory) -> None:
-    """Iterations from left to right, as whole numbers."""
+    """Iterations from left to right."""
+    counted_axis(axes, "iteration", len(job.iterations))
+
+
+def counted_axis(axes: Axes, name: str, last: int) -> None:
+    """What is counted from 1, from left to right, as whole numbers."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_xlabel("iteration")
-    axes.set_xlim(0.5, len(job.iterations) + 0.5)
+    axes.set_xlabel(name)
+    axes.set_xlim(0.5, last + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.tick_params(axis="x", length=0)
 
