@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sqlalchemy import (
     make_url,
     text,
 )
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.pool import StaticPool
 
 from swarm.errors import MissingPackageError, StoreURLError, StoreVersionError, did_you_mean
@@ -34,6 +35,8 @@ _DRIVERS = {
 }
 _MIGRATION_LOCK = 0x737761726D
 """Held on PostgreSQL while migrating, so that two processes don't both create the tables."""
+_WAL_PAUSE = 0.01
+"""Seconds between two tries to let others read while one writes."""
 
 
 def parse_url(url: str) -> URL:
@@ -94,7 +97,7 @@ def connect(url: URL, *, create: bool, timeout: float) -> Connection:
     try:
         connection = engine.connect()
         try:
-            _bring_up_to_date(connection, create)
+            _bring_up_to_date(connection, create, timeout)
         except BaseException:
             connection.close()
             raise
@@ -194,7 +197,7 @@ def begin(connection: Connection, *, writing: bool) -> RootTransaction:
     return connection.begin()
 
 
-def _bring_up_to_date(connection: Connection, create: bool) -> None:
+def _bring_up_to_date(connection: Connection, create: bool, timeout: float) -> None:
     with begin(connection, writing=False):
         revision = _revision(connection)
     if revision == REVISIONS[-1]:
@@ -205,7 +208,7 @@ def _bring_up_to_date(connection: Connection, create: bool) -> None:
                 f"the database `{_name(connection)}` is empty: check the URL, or record a run first"
             )
         if connection.dialect.name == "sqlite":
-            _use_wal(connection)
+            _use_wal(connection, timeout)
     with begin(connection, writing=True):
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": _MIGRATION_LOCK})
@@ -213,11 +216,23 @@ def _bring_up_to_date(connection: Connection, create: bool) -> None:
             _migrate(connection)
 
 
-def _use_wal(connection: Connection) -> None:
-    """Let others read while one writes; the file remembers it."""
+def _use_wal(connection: Connection, timeout: float) -> None:
+    """Let others read while one writes; the file remembers it.
+
+    SQLite does not wait, whatever `busy_timeout` says, for another that changes the mode too: so
+    this does.
+    """
     connection.execution_options(sqlite_begin=None)  # it can't be done in a transaction
-    with connection.begin():
-        connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            with connection.begin():
+                connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            return
+        except OperationalError as error:
+            if "locked" not in str(error.orig) or time.monotonic() >= deadline:
+                raise
+        time.sleep(_WAL_PAUSE)
 
 
 def _revision(connection: Connection) -> str | None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import store_samples as samples
 from sqlalchemy import create_engine, text
 
-from swarm.errors import BusyError
-from swarm.store import Store
+from swarm.errors import BusyError, StoreURLError
+from swarm.store import Store, database
 
 WRITER = """
 import sys
@@ -139,3 +140,33 @@ def test_a_new_store_may_be_opened_by_several_at_once(url):
     for thread in threads:
         thread.join()
     assert sorted(runs) == [1, 2, 3, 4]
+
+
+@pytest.fixture
+def taken(tmp_path):
+    """A new file that another program has begun to write to: the file, and that connection."""
+    path = tmp_path / "taken.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield path, other
+
+
+def test_a_new_file_that_another_writes_to_is_waited_for(taken, monkeypatch):
+    path, other = taken
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        other.execute("COMMIT")
+
+    monkeypatch.setattr(database.time, "sleep", sleep)
+    with Store.open(path) as store:
+        assert store.start_run("job", "x", {}) == 1
+    assert len(waits) == 1
+    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_new_file_that_another_goes_on_writing_to_is_not_waited_for_for_ever(taken):
+    path, _ = taken
+    with pytest.raises(StoreURLError, match=r"database is locked .*try again when it is done"):
+        Store.open(path, timeout=0)
