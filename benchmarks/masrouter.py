@@ -23,6 +23,7 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,11 @@ from swarm.runtime.cache import MemoryCache
 from swarm.runtime.evaluate import Evaluator
 from swarm.runtime.progress import Silent
 
-LAMBDAS = (0.0, 500.0, 1000.0, 1500.0, 2000.0, 3000.0)
+LAMBDAS = (0.0, 500.0, 1000.0, 1500.0, 2000.0, 3000.0, 5000.0, 8000.0)
 """Score that a USD takes off; a call takes about 0.00001 USD in skills, and 0.00005 in relay."""
+BESIDE = ("anew", "published")
+"""Beside `ours`, in which each λ goes on from the last (`MasRouter.front`): each by itself,
+and that as published."""
 DRAWS = "drawn uniformly"
 Measured = tuple[float, float]
 """Score, and USD a thousand questions."""
@@ -54,7 +58,7 @@ def main() -> None:
     parser.add_argument("--published-seeds", type=int, default=1)
     parser.add_argument("--questions", type=int, default=200, help="of dev")
     parser.add_argument("--test", type=int, default=200, help="questions of test")
-    parser.add_argument("--epochs", type=int, default=10, help="of ours; the published are 5")
+    parser.add_argument("--beside", nargs="*", choices=BESIDE, default=list(BESIDE))
     parser.add_argument("--lambdas", type=float, nargs="*", default=list(LAMBDAS))
     parser.add_argument("--sizes", type=int, nargs="*", default=[1, 4, 6], help="fixed modes'")
     parser.add_argument(
@@ -77,7 +81,7 @@ def main() -> None:
             rows += more
             for key, value in found.items():
                 headline.setdefault(key, {})[name] = value
-    size = {k: getattr(options, k) for k in ("seeds", "questions", "test", "epochs")}
+    size = {k: getattr(options, k) for k in ("seeds", "questions", "test")}
     report(
         {**headline, **size, "perfect": options.perfect, "measured_on": "two shared CPU cores"},
         rows,
@@ -92,18 +96,17 @@ def _on(
     fixed = _fixed_modes(task, pool, runtime, options)
     modes = {mode: (score, cost) for mode, (score, cost, _) in fixed.items()}
     points = {
-        (variant, lam): _point(task, pool, runtime, store, options, variant, lam)
-        for variant in ("ours", "published")
-        for lam in options.lambdas
+        variant: _points(task, pool, runtime, store, options, variant)
+        for variant in ("ours", *options.beside)
     }
-    ours = [points["ours", lam] for lam in options.lambdas]
+    ours = points["ours"]
     dominated = {
         mode: [point["how"] for point in ours if _beats((point["score"], point["cost"]), measured)]
         for mode, measured in modes.items()
     }
     found = {
         "masrouter_front": _measured(ours),
-        "published_front": _measured([points["published", lam] for lam in options.lambdas]),
+        **{f"{name}_front": _measured(found) for name, found in points.items() if name != "ours"},
         "fixed_modes": modes,
         "at_zero": {
             "masrouter": ours[0]["score"],
@@ -116,7 +119,7 @@ def _on(
         {"task": task.name, "system": mode, "how": how, "score": score, "cost": cost}
         for mode, (score, cost, how) in fixed.items()
     ]
-    return found, [*rows, *points.values()]
+    return found, [*rows, *chain.from_iterable(points.values())]
 
 
 def _measured(points: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:
@@ -145,47 +148,55 @@ def _said(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _point(
+def _points(
     task: swarm.Task,
     pool: swarm.Pool,
     runtime: swarm.Runtime,
     store: swarm.Store,
     options: Any,
     variant: str,
-    lam: float,
-) -> dict[str, Any]:
-    """Means over seeds of score, USD a thousand questions and calls a question, on test."""
-    how = f"λ {lam:g}"
-    found: list[tuple[float, float, float]] = []
-    for seed in range(options.seeds if variant == "ours" else options.published_seeds):
-        started = time.perf_counter()
-        job = swarm.MasRouter(
-            **{"lambda": lam},
+) -> list[dict[str, Any]]:
+    """For each λ, means over seeds of score, USD a thousand questions and calls a question."""
+    found: dict[float, list[tuple[float, float, float]]] = {lam: [] for lam in options.lambdas}
+    how: dict[str, Any] = {"store": store, "runtime": runtime, "progress": Silent()}
+    how["limit"] = options.questions
+    for seed in range(options.published_seeds if variant == "published" else options.seeds):
+        router = swarm.MasRouter(
             seed=seed,
-            epochs=options.epochs if variant == "ours" else 5,
             max_agents=max(options.sizes),
             measure=False,
             reference=variant == "published",
         )
-        best = job.fit(
-            task, pool, limit=options.questions, store=store, runtime=runtime, progress=Silent()
-        )
-        summary = best.evaluate(task, "test", limit=options.test, store=store).summary()
-        n = summary.questions
-        found.append((summary.score, 1000 * summary.cost / n, summary.calls / n))
-        _said(
-            f"{task.name}, {variant}, {how}, seed {seed}: {found[-1][0]:.3f}, "
-            f"{found[-1][1]:.4f}, {found[-1][2]:.1f} calls, {time.perf_counter() - started:.0f} s"
-        )
-    score, cost, calls = (statistics.mean(column) for column in zip(*found, strict=True))
+        # Each λ alone is a front of one.
+        runs = [options.lambdas] if variant == "ours" else [[lam] for lam in options.lambdas]
+        for lambdas in runs:
+            started = time.perf_counter()
+            for lam, best in router.front(lambdas, task, pool, **how).items():
+                summary = best.evaluate(task, "test", limit=options.test, store=store).summary()
+                n = summary.questions
+                measured = (summary.score, 1000 * summary.cost / n, summary.calls / n)
+                found[lam].append(measured)
+                score, cost, calls = measured
+                _said(
+                    f"{task.name}, {variant}, λ {lam:g}, seed {seed}: "
+                    f"{score:.3f}, {cost:.4f}, {calls:.1f} calls"
+                )
+            _said(f"  {time.perf_counter() - started:.0f} s")
+    return [_point(task.name, variant, lam, measured) for lam, measured in found.items()]
+
+
+def _point(
+    task: str, variant: str, lam: float, measured: Sequence[tuple[float, float, float]]
+) -> dict[str, Any]:
+    score, cost, calls = (statistics.mean(column) for column in zip(*measured, strict=True))
     return {
-        "task": task.name,
+        "task": task,
         "system": f"MasRouter, {variant}",
-        "how": how,
+        "how": f"λ {lam:g}",
         "score": score,
         "cost": cost,
         "calls": calls,
-        "by_seed": " ".join(f"{s:.3f}/{c:.3f}" for s, c, _ in found),
+        "by_seed": " ".join(f"{s:.3f}/{c:.3f}" for s, c, _ in measured),
     }
 
 

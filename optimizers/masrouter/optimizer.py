@@ -1,28 +1,28 @@
 """MasRouter is fitted: a controller learns which mode, roles and models a question is worth.
 
 MasRouter, arXiv 2502.11133. How the controller learns is in `train.py`; what is fitted is the
-policy in `policy.py`.
+policy in `policy.py`, what it is told in `settings.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import field_validator, model_validator
 
 from swarm.agents.expert import Pool
 from swarm.agents.messages import Response
 from swarm.agents.role import STEP_BY_STEP, Role, domain_roles, find_role
-from swarm.errors import GraphError, InputError, MissingPackageError, TaskError
+from swarm.errors import InputError, MissingPackageError, TaskError
 from swarm.graphs.graph import AgentGraph, name_agents
 from swarm.graphs.topologies import single
 from swarm.optimizers.base import Workload
 from swarm.optimizers.masrouter.policy import (
+    GENERAL,
+    GIVEN,
     Domain,
     MasRouterPolicy,
     RoutingSettings,
@@ -31,16 +31,16 @@ from swarm.optimizers.masrouter.policy import (
     mode_texts,
     role_text,
 )
+from swarm.optimizers.masrouter.settings import MasRouterSettings
 from swarm.optimizers.masrouter.train import (
-    AS_PUBLISHED,
     Answer,
     Floats,
-    TrainingSettings,
     train,
 )
 from swarm.optimizers.outcomes import Outcomes
-from swarm.optimizers.policy import Bench, PolicyOptimizer, PolicySettings
+from swarm.optimizers.policy import Bench, PolicyOptimizer
 from swarm.runtime.evaluate import Evaluation
+from swarm.runtime.system import System
 from swarm.tasks import Task
 
 DESCRIPTIONS: dict[str | None, str] = {
@@ -50,63 +50,6 @@ DESCRIPTIONS: dict[str | None, str] = {
     None: "Questions of any kind.",
 }
 """What the domains' embeddings are made of, beside their names."""
-
-
-class MasRouterSettings(TrainingSettings, PolicySettings):
-    """What is chosen from, how the controller learns, and how it is used."""
-
-    domains: tuple[str, ...] = ()
-    """Domains of the role library (`math`, `commonsense`, `code`) whose roles may be played. None:
-    the roles for any task."""
-    tag: str | None = None
-    """Where there are several domains: the key of the examples' `meta` that names a question's. The
-    controller learns from it to tell the domain of a new question."""
-    encoder: str | None = None
-    """The embeddings' model: a folder or a hub's name; None: all-MiniLM-L6-v2."""
-    graph: AgentGraph | None = None
-    """A graph whose agents, roles and edges stay: only their models are chosen. It may be given as
-    the path of a JSON file; `max_agents` is then its number of agents."""
-    reference: bool = False
-    """Trains and routes as published. What is beyond the paper is off unless it is set."""
-
-    @field_validator("graph", mode="before")
-    @classmethod
-    def _read_graph(cls, given: Any) -> Any:
-        if not isinstance(given, str | Path):
-            return given
-        try:
-            return AgentGraph.from_json(Path(given).read_bytes())
-        except OSError as error:
-            raise ValueError(f"can't be read: {error.strerror}") from None
-        except GraphError as error:
-            raise ValueError(str(error)) from None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_published(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("reference") is True:
-            return {**AS_PUBLISHED, **given}
-        return given
-
-    @model_validator(mode="after")
-    def _check(self) -> MasRouterSettings:
-        if self.graph is not None and self.domains:
-            raise ValueError(
-                "`graph` and `domains` exclude each other: a given graph has roles of its own"
-            )
-        if len(set(self.domains)) < len(self.domains):
-            raise ValueError("`domains` names one twice")
-        if len(self.domains) > 1 and self.tag is None:
-            raise ValueError(
-                f"`domains` are {len(self.domains)}: say by `tag` under which key of their `meta` "
-                "the examples name theirs"
-            )
-        return self
-
-    @property
-    def agents(self) -> int:
-        """How many agents there may be."""
-        return self.max_agents if self.graph is None else len(self.graph.agents)
 
 
 class MasRouter(PolicyOptimizer):
@@ -121,12 +64,34 @@ class MasRouter(PolicyOptimizer):
     """
 
     name: ClassVar[str] = "masrouter"
-    paths: ClassVar[tuple[str, ...]] = ("graph", "encoder")
+    paths: ClassVar[tuple[str, ...]] = ("graph", "encoder", "start")
     _type = MasRouterSettings
     _settings: MasRouterSettings
 
     def settings(self) -> dict[str, Any]:
         return {"optimizer": self.name, **self._settings.model_dump(mode="json", by_alias=True)}
+
+    def front(
+        self, lambdas: Iterable[float], task: Task, pool: Pool, **how: Any
+    ) -> dict[float, System]:
+        """What can be had at what cost: a system for each λ, from the lowest on.
+
+        Each λ goes on from what was learned with the one before (`start`), so that what solves a
+        question is learned once, and then to do it for less. Each is a job of its own.
+
+        Args:
+            how: as `fit` takes it. A limit of `budget` is each job's; one that is stopped by it
+                before it has learned is the last, and not among what is returned.
+        """
+        found: dict[float, System] = {}
+        given = {key: value for key, value in self._given.items() if key not in ("lam", "lambda")}
+        for lam in sorted(set(lambdas)):
+            system = MasRouter(**{**given, "lambda": lam}).fit(task, pool, **how)
+            if not isinstance(system.policy, MasRouterPolicy):
+                break
+            found[lam] = system
+            given["start"] = system.policy
+        return found
 
     def check(self, task: Task, pool: Pool, split: str) -> None:
         how = self._settings
@@ -166,6 +131,7 @@ class MasRouter(PolicyOptimizer):
         played = longest if how.graph is not None else longest + STEP_BY_STEP
         names = list(pool)
         trained = how.epochs * (how.samples + how.keep_best) + how.measure
+        trained += how.keep_best and how.start is not None
         return Workload(
             name_agents([names[i % len(names)] for i in range(size)], played),
             iterations=1,
@@ -203,6 +169,8 @@ class MasRouter(PolicyOptimizer):
         routing = RoutingSettings(**{**kept, "max_agents": how.agents})
         with _seeded(how.seed):
             controller = make_controller(embedded, domains, roles, routing)
+        if how.start is not None:
+            controller.load_state_dict(how.start.controller.state_dict())
         index = {each.name: i for i, each in enumerate(domains)}
         labels = [0] * len(outcomes)
         if len(domains) > 1:
@@ -227,6 +195,7 @@ class MasRouter(PolicyOptimizer):
             how.model_copy(update={"max_agents": how.agents}),
             given=how.graph,
             alone=alone,
+            trained=how.start is not None,
             epoch_done=lambda epoch: bench.step(epoch.score),
         )
         bench.tell(training.told())
@@ -250,9 +219,9 @@ class MasRouter(PolicyOptimizer):
         if how.graph is not None:
             names = dict.fromkeys(agent.role for agent in how.graph.agents)
             played: list[Role] = [find_role(name, pool.roles) for name in names]
-            return [Domain("given", DESCRIPTIONS[None], tuple(played))]
+            return [Domain(GIVEN, DESCRIPTIONS[None], tuple(played))]
         if not how.domains:
-            return [Domain("general", DESCRIPTIONS[None], tuple(domain_roles()))]
+            return [Domain(GENERAL, DESCRIPTIONS[None], tuple(domain_roles()))]
         known = {name: tuple(domain_roles(name)) for name in how.domains}
         return [Domain(name, DESCRIPTIONS[name], roles) for name, roles in known.items()]
 

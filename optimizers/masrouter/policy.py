@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from swarm.optimizers.masrouter.controller import Controller, Draws, Given
 
 Vectors = NDArray[np.float32]
+GENERAL, GIVEN = "general", "given"
+"""The names of domains that are none of the role library's: any task, and a given graph's roles."""
 
 
 class RoutingSettings(BaseModel):

@@ -123,8 +123,10 @@ AS_PUBLISHED: dict[str, Any] = {
 
 
 class Epoch(NamedTuple):
-    """What an epoch came to."""
+    """What an epoch came to. The one before all others is there if the controller came trained;
+    nothing is learned in it, and its graphs are the likeliest choices."""
 
+    number: int
     score: float
     """Mean over the graphs of each step, and over the steps."""
     cost: float
@@ -138,20 +140,20 @@ class Training(NamedTuple):
     """What a training came to."""
 
     epochs: list[Epoch]
-    kept: int
-    """After which epoch the controller is what it was."""
+    kept: Epoch
+    """After it the controller was what it is."""
 
     def told(self) -> list[dict[str, Any]]:
         """Each epoch's figures, and whether what came of it was kept."""
         return [
             {
-                "epoch": k + 1,
+                "epoch": epoch.number,
                 "score": epoch.score,
                 "cost": epoch.cost,
                 "utility of the likeliest": epoch.utility,
-                "kept": k == self.kept,
+                "kept": epoch is self.kept,
             }
-            for k, epoch in enumerate(self.epochs)
+            for epoch in self.epochs
         ]
 
 
@@ -167,6 +169,7 @@ async def train(
     *,
     given: AgentGraph | None = None,
     alone: Floats | None = None,
+    trained: bool = False,
     epoch_done: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Training:
     """Trains `controller` in place; the same questions and seed train the same.
@@ -175,7 +178,8 @@ async def train(
         vectors: embeddings of the questions, (n, d).
         domains: each question's, as a position; what the task classifier learns.
         alone: (n, m): the utility of each expert asked alone; see `TrainingSettings.warm`.
-        epoch_done: is given every epoch when it is over.
+        trained: whether the controller comes trained: it may then be the best of all epochs.
+        epoch_done: is given every epoch that is learned in when it is over.
     """
     import torch
 
@@ -191,18 +195,23 @@ async def train(
         _warm_up(controller, vectors[own], labels[own], alone[own], roles, settings, given, codes)
     epochs: list[Epoch] = []
     steps = count()
-    kept = settings.epochs - 1
-    best: tuple[float, dict[str, Tensor]] | None = None
+    best: tuple[float, Epoch, dict[str, Tensor]] | None = None
+    """Utility, epoch, and parameters after it."""
 
-    async def likeliest() -> float:
-        """The utility of what the controller would choose now."""
+    async def likeliest() -> tuple[float, float]:
+        """Score and cost of what the controller would choose now."""
         undrawn = np.full((len(chosen), width), np.nan, np.float32)
         with torch.no_grad():
             draws = choose(controller, vectors[chosen], undrawn, given, roles)
         graphs = build_graphs(draws, experts, roles, settings, given)
         scores, costs = await answer(graphs, [int(row) for row in chosen])
-        return float(np.mean(scores - settings.lam * costs))
+        return float(scores.mean()), float(costs.mean())
 
+    if trained and settings.keep_best:
+        score, cost = await likeliest()
+        came = score - settings.lam * cost
+        epochs.append(Epoch(0, score, cost, came))
+        best = came, epochs[0], copy.deepcopy(controller.state_dict())
     for epoch in range(settings.epochs):
         order = rng.permutation(chosen)
         found: list[tuple[float, float]] = []
@@ -233,14 +242,19 @@ async def train(
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             found.append((float(scores.mean()), float(costs.mean())))
-        reached = await likeliest() if settings.keep_best else None
+        reached: float | None = None
+        if settings.keep_best:
+            score, cost = await likeliest()
+            reached = score - settings.lam * cost
+        score, cost = (float(mean) for mean in np.mean(found, axis=0))
+        epochs.append(Epoch(epoch + 1, score, cost, reached))
         if reached is not None and (best is None or reached >= best[0]):
-            kept, best = epoch, (reached, copy.deepcopy(controller.state_dict()))
-        score, cost = np.mean(found, axis=0)
-        epochs.append(Epoch(float(score), float(cost), reached))
+            best = reached, epochs[-1], copy.deepcopy(controller.state_dict())
         epoch_done(epochs[-1])
-    if best is not None:
-        controller.load_state_dict(best[1])
+    if best is None:
+        return Training(epochs, epochs[-1])
+    _, kept, parameters = best
+    controller.load_state_dict(parameters)
     return Training(epochs, kept)
 
 

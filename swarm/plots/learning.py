@@ -54,6 +54,6 @@ def plot_learning(run: RunView, batches: Sequence[BatchView]) -> Figure:
             axes.grid(axis="y")
             axes.yaxis.set_major_locator(MaxNLocator(4))
             axes.tick_params(axis="x", length=0)
-        counted_axis(panels[-1], "epoch", len(rows))
+        counted_axis(panels[-1], "epoch", epochs[-1], first=epochs[0])
         figure.suptitle(f"Learning · run {run.id}: {run.name}", x=0.01, ha="left")
         return figure

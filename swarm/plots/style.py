@@ -96,12 +96,12 @@ def iteration_axis(axes: Axes, job: JobHistory) -> None:
     counted_axis(axes, "iteration", len(job.iterations))
 
 
-def counted_axis(axes: Axes, name: str, last: int) -> None:
-    """What is counted from 1, from left to right, as whole numbers."""
+def counted_axis(axes: Axes, name: str, last: int, *, first: int = 1) -> None:
+    """What is counted, from left to right, as whole numbers."""
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel(name)
-    axes.set_xlim(0.5, last + 0.5)
+    axes.set_xlim(first - 0.5, last + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.tick_params(axis="x", length=0)
 

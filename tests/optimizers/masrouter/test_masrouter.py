@@ -16,8 +16,10 @@ from swarm.agents.engines.scripted import ScriptedEngine
 from swarm.agents.expert import Price
 from swarm.errors import ConfigError, InputError, PoolError, TaskError
 from swarm.optimizers import find_optimizer
+from swarm.optimizers.budget import Budget
 from swarm.optimizers.estimate import plan
 from swarm.optimizers.masrouter.controller import Draws
+from swarm.optimizers.wording import WordingOptimizer
 from swarm.runtime.policy import load_policy
 from swarm.runtime.progress import Silent
 
@@ -330,6 +332,97 @@ def test_domains_are_told_apart(tmp_path):
 def test_settings_that_are_refused(settings, said):
     with pytest.raises(ConfigError, match=said):
         swarm.MasRouter(**settings)
+
+
+def same(a, b):
+    return a.fingerprint == b.fingerprint
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_learning_goes_on_from_a_fitted_policy(fitted, tmp_path, saved):
+    start = fitted.policy
+    if saved:
+        fitted.policy.save(tmp_path / "start")
+        start = str(tmp_path / "start")
+    small = {key: SMALL[key] for key in ("batch", "samples", "updates", "seed")}
+    job = swarm.MasRouter(start=start, **small)
+    how = job.settings()
+    assert how["start"] == fitted.policy.fingerprint.hex()
+    # Nothing is learned anew, and how it routes stays.
+    assert (how["epochs"], how["settle"], how["warm"], how["max_agents"]) == (5, 0, 0, 3)
+    unmoved = fit(start=start, learning_rate=1e-12, keep_best=False, warm=0)
+    assert unmoved.policy.graphs_for(QUESTIONS) == fitted.policy.graphs_for(QUESTIONS)
+    assert not same(unmoved.policy, fit(learning_rate=1e-12, keep_best=False, warm=0).policy)
+
+
+def test_what_a_start_forgets_is_not_kept(fitted, tmp_path):
+    store = str(tmp_path / "swarm.db")
+    shaky = fit(store, start=fitted.policy, learning_rate=3.0, warm=0)
+    assert same(shaky.policy, fitted.policy)
+    with swarm.Store.open(store) as opened:
+        told = opened.run(shaky.run).summary["learning"]
+    assert [row["epoch"] for row in told] == [0, 1, 2]
+    assert [row["kept"] for row in told] == [True, False, False]
+    assert plan(swarm.MasRouter(**SMALL, start=fitted.policy), task(), pool()).calls > (
+        plan(swarm.MasRouter(**SMALL), task(), pool()).calls
+    )
+
+
+def test_a_start_learns_the_experts_of_another_pool(fitted):
+    other = swarm.Pool([*pool().values(), expert("music", 9.0).model_copy(update={"name": "m"})])
+    again = fit(on=other, start=fitted.policy)
+    assert "m" in again.policy.experts
+    assert again.evaluate(task(), "test").score > 0.7
+
+
+def test_a_start_keeps_its_domains_and_its_graph(fitted):
+    graph = swarm.AgentGraph(agents=(swarm.Agent(name="one", expert="music"),))
+    given = swarm.MasRouter(start=fit(graph=graph).policy).settings()
+    assert given["graph"]["agents"][0]["name"] == "one"
+    assert swarm.MasRouter(start=fit(domains=["math"]).policy).settings()["domains"] == ["math"]
+    assert swarm.MasRouter(start=fitted.policy).settings()["domains"] == []
+
+
+def test_a_start_that_does_not_fit_is_refused(fitted, tmp_path):
+    with pytest.raises(ConfigError, match=r"`max_agents` is 4, and `start` was fitted with 3"):
+        swarm.MasRouter(start=fitted.policy, max_agents=4)
+    with pytest.raises(ConfigError, match=r"`sharpness` is 1.0, and `start` was fitted with 8"):
+        swarm.MasRouter(start=fitted.policy, reference=True)
+    with pytest.raises(ConfigError, match=r"key `start`.*no policy is there"):
+        swarm.MasRouter(start=str(tmp_path / "nowhere"))
+    WordingOptimizer().fit(task(), pool(), progress=Silent()).policy.save(tmp_path / "wording")
+    with pytest.raises(ConfigError, match=r"key `start`.*that MasRouter has fitted"):
+        swarm.MasRouter(start=tmp_path / "wording")
+    graph = swarm.AgentGraph(agents=(swarm.Agent(name="one", expert="music"),))
+    with pytest.raises(ConfigError, match=r"`graph` is not that of `start`"):
+        swarm.MasRouter(start=fitted.policy, graph=graph)
+
+
+def test_a_front_goes_on_from_lambda_to_lambda(tmp_path):
+    store = str(tmp_path / "swarm.db")
+    twins = swarm.Pool(
+        [
+            expert("music", price).model_copy(update={"name": name})
+            for name, price in (("dear", 50.0), ("cheap", 1.0))
+        ]
+    )
+    router = swarm.MasRouter(**{**SMALL, "epochs": 6, "measure": False})
+    front = router.front([1000.0, 0.0], task(), twins, store=store, progress=Silent())
+    assert list(front) == [0.0, 1000.0]
+    costs = [system.evaluate(task()).summary().cost for system in front.values()]
+    assert costs[1] < costs[0]
+    with swarm.Store.open(store) as kept:
+        told = [kept.run(system.run).settings for system in front.values()]
+    assert [each["lambda"] for each in told] == [0.0, 1000.0]
+    assert [each["start"] for each in told] == [None, front[0.0].policy.fingerprint.hex()]
+    again = router.front([0.0, 1000.0], task(), twins, store=store, progress=Silent())
+    assert [system.run for system in again.values()] == [system.run for system in front.values()]
+
+
+def test_a_front_ends_where_a_budget_does():
+    router = swarm.MasRouter(**{**SMALL, "measure": False})
+    limit = Budget(max_calls=len(TOPICS) * 15 + 1)  # all experts alone, and no more
+    assert router.front([0.0, 1.0], task(), pool(), budget=limit, progress=Silent()) == {}
 
 
 def test_what_is_refused_before_anything_is_asked():
