@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from swarm.optimizers.policy import fitted_policy
 from swarm.runtime import policy
 from swarm.runtime.policy import load_policy
+from swarm.store import Store
 
 from .conftest import Cli, Result
 
@@ -147,6 +149,24 @@ def test_the_page_of_a_job_says_how_its_policy_learned(cli: Cli, colours: Path) 
     assert (colours / "plots" / "learning.svg").read_text().count("utility of the likeliest") == 1
 
 
+def test_a_job_goes_on_from_what_another_has_learned(cli: Cli, colours: Path) -> None:
+    job = JOB.replace("wording", "masrouter")
+    small = "[settings]\nepochs = 1\nsamples = 2\n"
+    (colours / "cjob.toml").write_text(f"{job}{small}warm = 1\nmax_agents = 2\n")
+    assert cli("optimize", "cjob.toml").code == 0
+    with Store.open(colours / "swarm.db") as store:
+        fitted_policy(store, 1).save(colours / "fitted")
+    (colours / "again.toml").write_text(f'{job}{small}start = "fitted"\n')
+    went_on = cli("optimize", "again.toml")
+    assert went_on.code == 0, went_on.err
+    found = document(cli("show", "2", "--json"))
+    assert found["settings"]["max_agents"] == 2
+    assert [row["epoch"] for row in found["summary"]["learning"]] == [0, 1]
+    assert cli("plot", "2", "-o", "plots").code == 0
+    refused = cli("optimize", "cjob.toml", "--set", "start=nowhere")
+    assert (refused.code, "--set start=nowhere" in refused.err) == (2, True)
+
+
 def test_what_a_policy_asks_is_seen(cli: Cli, colours: Path) -> None:
     asking(colours / "asks")
     arguments = ("run", "asks", "--pool", "router.toml", "--task", "ctask.toml")
@@ -192,9 +212,6 @@ def test_a_folder_that_was_exported_brings_its_pool(cli: Cli, colours: Path) -> 
     assert (refused.code, "is a Python function" in refused.err) == (2, True)
     # A scripted expert can't be written, so the folder is put together by hand.
     stored = document(cli("show", "1", "--json"))["policy"]["fingerprint"]
-    from swarm.optimizers.policy import fitted_policy
-    from swarm.store import Store
-
     with Store.open(colours / "swarm.db") as store:
         fitted_policy(store, 1).save(colours / "out")
     assert load_policy(colours / "out").fingerprint.hex() == stored
