@@ -41,7 +41,7 @@ from swarm.runtime.cache import MemoryCache
 from swarm.runtime.evaluate import Evaluator
 from swarm.runtime.progress import Silent
 
-LAMBDAS = (0.0, 500.0, 1000.0, 1500.0, 2000.0, 3000.0, 5000.0, 8000.0)
+LAMBDAS = (0.0, 500.0, 1000.0, 1500.0, 2000.0, 3000.0, 4000.0, 4500.0, 5000.0, 8000.0)
 """Score that a USD takes off; a call takes about 0.00001 USD in skills, and 0.00005 in relay."""
 BESIDE = ("anew", "published")
 """Beside `ours`, in which each λ goes on from the last (`MasRouter.front`): each by itself,

@@ -37,6 +37,8 @@ class Fault(NamedTuple):
     """Before it answers."""
     pieces: int = 0
     """How many pieces of a stream are sent before these two."""
+    before_each: float = 0.0
+    """Seconds before each piece of a stream."""
     done: bool = True
     """Whether a stream says that it is over."""
 
@@ -164,6 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if fault.close:
                     self.close_connection = True
                     return False
+            time.sleep(fault.before_each)
             data = b"data: " + piece + b"\n\n"
             self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
         self.wfile.write(b"0\r\n\r\n")

@@ -207,11 +207,11 @@ class TestAttempts:
     def test_all_is_given_up_at_the_deadline(self, server):
         server.always = refusal(500, "out of order")
         begun = time.monotonic()
-        [answer] = generate([Request(expert_at(server.url, deadline=0.3), ask("x"))])
-        assert time.monotonic() - begun < 2
+        [answer] = generate([Request(expert_at(server.url, deadline=1.0), ask("x"))])
+        assert time.monotonic() - begun < 30
         assert isinstance(answer, RequestError)
         assert "500: out of order; given up after" in str(answer)
-        assert "`deadline` 0.3 s" in str(answer)
+        assert "`deadline` 1 s" in str(answer)
         assert len(server.asked) > 1
 
     def test_the_deadline_counts_from_the_first_attempt(self, server):
@@ -219,18 +219,18 @@ class TestAttempts:
         begun = time.monotonic()
         generate([Request(expert_at(server.url, deadline=0.3), ask("x"))])
         assert len(server.asked) <= 3
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 30
 
     def test_what_waits_for_its_turn_has_its_own_deadline(self, server):
-        server.always = Fault(seconds=0.05)
-        requests = many(expert_at(server.url, concurrency=1, deadline=0.4), 12)
+        server.always = Fault(seconds=0.2)
+        requests = many(expert_at(server.url, concurrency=1, deadline=2.0), 12)
         assert all(isinstance(answer, Response) for answer in generate(requests))
 
     def test_a_wait_beyond_the_deadline_is_not_waited_for(self, server):
         server.always = refusal(429, "come tomorrow", Retry_After=86400)
         begun = time.monotonic()
         [answer] = generate([Request(expert_at(server.url), ask("x"))])
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 30
         assert "429: come tomorrow; given up after 1 attempt" in str(answer)
 
     def test_a_server_that_hangs(self, server):
