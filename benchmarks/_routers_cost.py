@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from _routers_pools import MADE, Found, grouped, make, pairs
 
-from swarm.analysis.routing import Point, Routed, aiq, cost_range, interval, singles_of, swept
+from swarm.analysis.routing import RESAMPLES, Point, Routed, aiq, cost_range, interval, swept
 from swarm.optimizers.embedding import Encoder
 from swarm.optimizers.outcomes import Outcomes
 from swarm.optimizers.routers.base import Estimator
@@ -25,28 +25,34 @@ STEPS = 200
 def routerbench(options: argparse.Namespace, encoder: Encoder) -> Found:
     values: dict[str, dict[str, list[float]]] = {}
     right: dict[str, list[np.ndarray]] = {}
+    drawn: dict[str, list[np.ndarray]] = {}
     for seed, fitted, judged in pairs(options, "routerbench0"):
         encoder(fitted.questions)
         encoder(judged.questions)
         low, high = cost_range(judged)
-        singles = list(singles_of(judged).values())
-        points = {"best_single": singles, "oracle": list(oracle_points(judged))}
+        n = len(judged)
+        singles = [
+            Routed.of(np.full(n, column), judged) for column in range(judged.scores.shape[1])
+        ]
+        curves = {"best_single": singles, "oracle": list(oracle_choices(judged))}
         for row in MADE:
             router = make(row, seed, encoder)
-            if not isinstance(router, Estimator) or row in points:
+            if not isinstance(router, Estimator) or row in curves:
                 continue
             router.fit(fitted)
-            curve = list(swept(router, judged, steps=STEPS))
-            points[row] = [point for point, _ in curve]
-            chosen = at_budget(router, judged, [routed for _, routed in curve])
+            curves[row] = [routed for _, routed in swept(router, judged, steps=STEPS)]
+            chosen = at_budget(router, judged, curves[row])
             if chosen is not None:
                 right.setdefault(row, []).append(chosen.scores)
                 values.setdefault(row, {}).setdefault("usd", []).append(chosen.cost)
-        for row, each in points.items():
+        counts = resampled(options, seed, n)
+        for row, curve in curves.items():
+            each = [Point(routed.cost, routed.accuracy) for routed in curve]
             found = values.setdefault(row, {})
             found.setdefault("aiq", []).append(aiq(each, low, high))
             found.setdefault("within", []).append(within(each, BUDGET))
             found.setdefault("highest", []).append(max(point.score for point in each))
+            drawn.setdefault(row, []).append(aiq_resampled(curve, judged, counts))
     if not values:
         return {}, []
     rng = np.random.default_rng(0)
@@ -56,6 +62,7 @@ def routerbench(options: argparse.Namespace, encoder: Encoder) -> Found:
             "on": "routerbench0",
             "router": row,
             "aiq": float(np.mean(found["aiq"])),
+            **limits("aiq", drawn[row]),
             "acc_at_2_75": float(np.mean(found["within"])),
             "highest": float(np.mean(found["highest"])),
         }
@@ -67,16 +74,47 @@ def routerbench(options: argparse.Namespace, encoder: Encoder) -> Found:
             line["usd_chosen"] = float(np.mean(found["usd"]))
         rows.append(line)
     carrot = next(row for row in rows if row["router"] == "carrot")
-    wanted = ("aiq", "acc_at_2_75", "acc_chosen", "usd_chosen")
+    wanted = ("aiq", "aiq_low", "aiq_high", "acc_at_2_75", "acc_chosen", "usd_chosen")
     return {key: carrot[key] for key in wanted if key in carrot}, rows
 
 
-def oracle_points(outcomes: Outcomes) -> Iterator[Point]:
+def oracle_choices(outcomes: Outcomes) -> Iterator[Routed]:
     for trade_off in [0.0, *np.geomspace(1e-3, 1e5, 60)]:
         # A cent of cost, at the least, tells experts apart that score the same.
         values = outcomes.scores - max(trade_off, 1e-6) * outcomes.costs
-        routed = Routed.of(values.argmax(axis=1), outcomes)
-        yield Point(routed.cost, routed.accuracy)
+        yield Routed.of(values.argmax(axis=1), outcomes)
+
+
+def resampled(options: argparse.Namespace, seed: int, n: int) -> np.ndarray:
+    """(resamples, n): how often each question is drawn; with --test the same for every seed, since
+    all judge the same questions."""
+    rng = np.random.default_rng(0 if options.test else seed)
+    return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+
+
+def limits(name: str, drawn: Sequence[np.ndarray]) -> dict[str, float]:
+    """Of a figure that came to `drawn`, (resamples,) a seed: where 95 % of its means are."""
+    low, high = np.quantile(np.mean(drawn, axis=0), [0.025, 0.975])
+    return {f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+def aiq_resampled(curve: Sequence[Routed], judged: Outcomes, counts: np.ndarray) -> np.ndarray:
+    n = len(judged)
+    scores = counts @ np.stack([routed.scores for routed in curve], axis=1) / n
+    costs = 1000 * (counts @ np.stack([routed.costs for routed in curve], axis=1)) / n
+    experts = 1000 * (counts @ judged.costs) / n
+    return np.array(
+        [
+            aiq(list(zip(*each, strict=True)), low, high)
+            for *each, low, high in zip(
+                costs.tolist(),
+                scores.tolist(),
+                experts.min(axis=1),
+                experts.max(axis=1),
+                strict=True,
+            )
+        ]
+    )
 
 
 def within(points: Sequence[Point], budget: float) -> float:
@@ -105,6 +143,7 @@ def routellm(options: argparse.Namespace, encoder: Encoder) -> Found:
     """APGR: of the strong model's lead over the weak one, the share that is kept, in the mean over
     all shares of questions that the strong one is asked (RouteLLM, arXiv 2406.18665, section 3)."""
     found: dict[str, list[float]] = {}
+    drawn: dict[str, list[np.ndarray]] = {}
     for seed, fitted, judged in pairs(options, "routellm"):
         encoder(fitted.questions)
         encoder(judged.questions)
@@ -116,23 +155,28 @@ def routellm(options: argparse.Namespace, encoder: Encoder) -> Found:
                 values = router.fit(fitted).estimates(judged.questions)
                 lead[row] = values[:, strong] - values[:, 1 - strong]
         lead["random"] = np.random.default_rng(seed).random(len(judged))
+        counts = resampled(options, seed, len(judged))
         for row, each in lead.items():
-            found.setdefault(row, []).append(apgr(each, judged, strong))
+            once = np.ones((1, len(judged)), dtype=int)
+            found.setdefault(row, []).append(float(apgr(each, judged, strong, once)[0]))
+            drawn.setdefault(row, []).append(apgr(each, judged, strong, counts))
     if not found:
         return {}, []
     rows = []
     for row, each in found.items():
         line = {"on": "routellm", "router": row, "apgr": float(np.mean(each))}
-        if len(each) > 1 and not options.test:
-            line["apgr_deviation"] = float(np.std(each, ddof=1))
-        rows.append(line)
-    return {"apgr": float(np.mean(found["matrix_factorization"]))}, rows
+        rows.append(line | limits("apgr", drawn[row]))
+    kept = next(row for row in rows if row["router"] == "matrix_factorization")
+    return {key: kept[key] for key in ("apgr", "apgr_low", "apgr_high")}, rows
 
 
-def apgr(lead: np.ndarray, judged: Outcomes, strong: int) -> float:
-    """Questions go to the strong model in the order of `lead`, (n,), the highest first."""
+def apgr(lead: np.ndarray, judged: Outcomes, strong: int, counts: np.ndarray) -> np.ndarray:
+    """(k,): questions, each as often as a row of `counts` (k, n) says, go to the strong model in
+    the order of `lead`, (n,), the highest first."""
     order = np.argsort(-lead, kind="stable")
     gained = (judged.scores[:, strong] - judged.scores[:, 1 - strong])[order]
-    # Up to k questions to the strong one, k = 0 … n; the curve's mean by the trapezoid rule.
-    sums = np.concatenate([[0.0], np.cumsum(gained)])
-    return float(np.trapezoid(sums) / len(gained) / sums[-1])
+    counts = counts[:, order]
+    # The curve from no question to all, and its mean by the trapezoid rule.
+    sums = np.pad(np.cumsum(counts * gained, axis=1), ((0, 0), (1, 0)))
+    heights = (sums[:, 1:] + sums[:, :-1]) / 2
+    return np.sum(heights * counts, axis=1) / counts.sum(axis=1) / sums[:, -1]
