@@ -163,6 +163,8 @@ def main():
         if Path(fake["once"]).exists():
             raise RuntimeError("it has been started before")
         Path(fake["once"]).touch()
+    while "held" in fake and Path(fake["held"]).exists():
+        time.sleep(0.02)
     if "forever" in fake:
         time.sleep(600)
     time.sleep(float(fake.get("start", 0)))

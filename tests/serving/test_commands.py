@@ -64,7 +64,8 @@ def test_help(cli, command):
 
 
 def test_from_up_to_down(cli, world):
-    world.write(servers=2)
+    held = world.folder / "held"
+    world.write(servers=2, held=held)
     assert cli("pool", "status", "pool.toml") == (1, "not up: `swarm pool up pool.toml`\n", "")
     document = json.loads(cli("pool", "status", "pool.toml", "--json").out)
     assert (document["up"], document["healthy"], document["servers"]) == (False, False, [])
@@ -92,9 +93,11 @@ def test_from_up_to_down(cli, world):
     assert servers[0]["url"] == f"http://127.0.0.1:{servers[0]['port']}/v1"
 
     state = world.state
+    held.touch()
     kill(world.pid())
     until(lambda: not world.state.healthy)
     assert cli("pool", "status", "pool.toml").code == 1
+    held.unlink()
     until(lambda: world.state.healthy)
     out = cli("pool", "status", "pool.toml").out
     assert "s0: the last time: killed by SIGKILL; see " in out

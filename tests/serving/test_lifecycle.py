@@ -140,7 +140,7 @@ class TestDeath:
         assert server.note == "killed by SIGKILL"
 
     def test_one_that_ends_by_itself_says_why(self, world):
-        world.write(die=0.5, once=world.folder / "once")
+        world.write(die=1.5, once=world.folder / "once")
         world.up()
         server = until(lambda: (s := world.state.servers[0]).phase == "failed" and s, "giving up")
         assert (
