@@ -8,7 +8,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from _routers_pools import MADE, Found, grouped, make, pairs
 
-from swarm.analysis.routing import RESAMPLES, Point, Routed, aiq, cost_range, interval, swept
+from swarm.analysis.routing import (
+    Point,
+    Routed,
+    aiq,
+    cost_range,
+    interval,
+    limits,
+    resampled,
+    swept,
+)
 from swarm.optimizers.embedding import Encoder
 from swarm.optimizers.outcomes import Outcomes
 from swarm.optimizers.routers.base import Estimator
@@ -45,7 +54,7 @@ def routerbench(options: argparse.Namespace, encoder: Encoder) -> Found:
             if chosen is not None:
                 right.setdefault(row, []).append(chosen.scores)
                 values.setdefault(row, {}).setdefault("usd", []).append(chosen.cost)
-        counts = resampled(options, seed, n)
+        counts = draws_of(options, seed, n)
         for row, curve in curves.items():
             each = [Point(routed.cost, routed.accuracy) for routed in curve]
             found = values.setdefault(row, {})
@@ -62,7 +71,7 @@ def routerbench(options: argparse.Namespace, encoder: Encoder) -> Found:
             "on": "routerbench0",
             "router": row,
             "aiq": float(np.mean(found["aiq"])),
-            **limits("aiq", drawn[row]),
+            **limited("aiq", drawn[row]),
             "acc_at_2_75": float(np.mean(found["within"])),
             "highest": float(np.mean(found["highest"])),
         }
@@ -85,17 +94,15 @@ def oracle_choices(outcomes: Outcomes) -> Iterator[Routed]:
         yield Routed.of(values.argmax(axis=1), outcomes)
 
 
-def resampled(options: argparse.Namespace, seed: int, n: int) -> np.ndarray:
-    """(resamples, n): how often each question is drawn; with --test the same for every seed, since
-    all judge the same questions."""
-    rng = np.random.default_rng(0 if options.test else seed)
-    return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+def draws_of(options: argparse.Namespace, seed: int, n: int) -> np.ndarray:
+    """`resampled`; with --test the same for every seed, since all judge the same questions."""
+    return resampled(n, np.random.default_rng(0 if options.test else seed))
 
 
-def limits(name: str, drawn: Sequence[np.ndarray]) -> dict[str, float]:
-    """Of a figure that came to `drawn`, (resamples,) a seed: where 95 % of its means are."""
-    low, high = np.quantile(np.mean(drawn, axis=0), [0.025, 0.975])
-    return {f"{name}_low": float(low), f"{name}_high": float(high)}
+def limited(name: str, drawn: Sequence[np.ndarray]) -> dict[str, float]:
+    """The limits of a figure that came to `drawn`, (resamples,) a seed, in the mean over seeds."""
+    low, high = limits(np.mean(drawn, axis=0))
+    return {f"{name}_low": low, f"{name}_high": high}
 
 
 def aiq_resampled(curve: Sequence[Routed], judged: Outcomes, counts: np.ndarray) -> np.ndarray:
@@ -155,17 +162,18 @@ def routellm(options: argparse.Namespace, encoder: Encoder) -> Found:
                 values = router.fit(fitted).estimates(judged.questions)
                 lead[row] = values[:, strong] - values[:, 1 - strong]
         lead["random"] = np.random.default_rng(seed).random(len(judged))
-        counts = resampled(options, seed, len(judged))
+        n = len(judged)
+        counts = np.vstack([np.ones(n, dtype=int), draws_of(options, seed, n)])
         for row, each in lead.items():
-            once = np.ones((1, len(judged)), dtype=int)
-            found.setdefault(row, []).append(float(apgr(each, judged, strong, once)[0]))
-            drawn.setdefault(row, []).append(apgr(each, judged, strong, counts))
+            whole, *again = apgr(each, judged, strong, counts)
+            found.setdefault(row, []).append(float(whole))
+            drawn.setdefault(row, []).append(np.array(again))
     if not found:
         return {}, []
     rows = []
     for row, each in found.items():
         line = {"on": "routellm", "router": row, "apgr": float(np.mean(each))}
-        rows.append(line | limits("apgr", drawn[row]))
+        rows.append(line | limited("apgr", drawn[row]))
     kept = next(row for row in rows if row["router"] == "matrix_factorization")
     return {key: kept[key] for key in ("apgr", "apgr_low", "apgr_high")}, rows
 

@@ -159,8 +159,12 @@ def _points(
     """For each λ, means over seeds of score, USD a thousand questions and calls a question."""
     lambdas = options.lambdas if variant == "ours" else options.lambdas[::2]
     found: dict[float, list[tuple[float, float, float]]] = {lam: [] for lam in lambdas}
-    how: dict[str, Any] = {"store": store, "runtime": runtime, "progress": Silent()}
-    how["limit"] = options.questions
+    how = {
+        "limit": options.questions,
+        "store": store,
+        "runtime": runtime,
+        "progress": Silent(),
+    }
     for seed in range(options.published_seeds if variant == "published" else options.seeds):
         router = swarm.MasRouter(
             seed=seed,
@@ -174,9 +178,8 @@ def _points(
             for lam, best in router.front(run, task, pool, **how).items():
                 summary = best.evaluate(task, "test", limit=options.test, store=store).summary()
                 n = summary.questions
-                measured = (summary.score, 1000 * summary.cost / n, summary.calls / n)
-                found[lam].append(measured)
-                score, cost, calls = measured
+                score, cost, calls = summary.score, 1000 * summary.cost / n, summary.calls / n
+                found[lam].append((score, cost, calls))
                 _said(
                     f"{task.name}, {variant}, λ {lam:g}, seed {seed}: "
                     f"{score:.3f}, {cost:.4f}, {calls:.1f} calls"

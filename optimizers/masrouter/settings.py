@@ -18,7 +18,7 @@ from swarm.runtime.policy import load_policy
 
 AFTER_START: Mapping[str, Any] = {"epochs": 5, "settle": 0.0, "warm": 0}
 """What `start` sets: who has learned to solve questions need not learn that first, nor as long."""
-_OF_NETWORKS = ("max_agents", "sharpness", "draw_number", "in_turn")
+_OF_NETWORKS = ("max_agents", "sharpness", "draw_number", "in_turn", "encoder")
 """Settings that a trained controller has for good."""
 
 
@@ -100,14 +100,13 @@ class MasRouterSettings(TrainingSettings, PolicySettings):
     def _check_start(self, start: MasRouterPolicy) -> None:
         if self.graph != start.given:
             raise ValueError("`graph` is not that of `start`: leave it out, or start anew")
-        made = {name: getattr(start.routing, name) for name in _OF_NETWORKS}
-        made["encoder"] = start.encoder
-        if self.graph is not None:
-            made["max_agents"] = self.max_agents  # the graph says how many
-        for name, value in made.items():
-            if (here := getattr(self, name)) != value:
+        kept = _kept(start)
+        for name in _OF_NETWORKS:
+            if name == "max_agents" and self.graph is not None:
+                continue  # the graph says how many
+            if (here := getattr(self, name)) != kept[name]:
                 raise ValueError(
-                    f"`{name}` is {here}, and `start` was fitted with {value}: "
+                    f"`{name}` is {here}, and `start` was fitted with {kept[name]}: "
                     "leave it out, or start anew"
                 )
 

@@ -198,20 +198,24 @@ async def train(
     best: tuple[float, Epoch, dict[str, Tensor]] | None = None
     """Utility, epoch, and parameters after it."""
 
-    async def likeliest() -> tuple[float, float]:
-        """Score and cost of what the controller would choose now."""
+    def over(epoch: Epoch) -> None:
+        nonlocal best
+        epochs.append(epoch)
+        if epoch.utility is not None and (best is None or epoch.utility >= best[0]):
+            best = epoch.utility, epoch, copy.deepcopy(controller.state_dict())
+
+    async def likeliest() -> tuple[float, float, float]:
+        """Score, cost and utility of what the controller would choose now."""
         undrawn = np.full((len(chosen), width), np.nan, np.float32)
         with torch.no_grad():
             draws = choose(controller, vectors[chosen], undrawn, given, roles)
         graphs = build_graphs(draws, experts, roles, settings, given)
         scores, costs = await answer(graphs, [int(row) for row in chosen])
-        return float(scores.mean()), float(costs.mean())
+        score, cost = float(scores.mean()), float(costs.mean())
+        return score, cost, score - settings.lam * cost
 
     if trained and settings.keep_best:
-        score, cost = await likeliest()
-        came = score - settings.lam * cost
-        epochs.append(Epoch(0, score, cost, came))
-        best = came, epochs[0], copy.deepcopy(controller.state_dict())
+        over(Epoch(0, *await likeliest()))
     for epoch in range(settings.epochs):
         order = rng.permutation(chosen)
         found: list[tuple[float, float]] = []
@@ -242,14 +246,9 @@ async def train(
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             found.append((float(scores.mean()), float(costs.mean())))
-        reached: float | None = None
-        if settings.keep_best:
-            score, cost = await likeliest()
-            reached = score - settings.lam * cost
         score, cost = (float(mean) for mean in np.mean(found, axis=0))
-        epochs.append(Epoch(epoch + 1, score, cost, reached))
-        if reached is not None and (best is None or reached >= best[0]):
-            best = reached, epochs[-1], copy.deepcopy(controller.state_dict())
+        reached = (await likeliest())[-1] if settings.keep_best else None
+        over(Epoch(epoch + 1, score, cost, reached))
         epoch_done(epochs[-1])
     if best is None:
         return Training(epochs, epochs[-1])

@@ -169,11 +169,20 @@ def interval(
     mean = float(np.mean([group.mean() for group in values]))
     draws = np.zeros(resamples)
     for group in values:
-        # How often each question is drawn, as one table: far faster than drawing rows.
-        counts = rng.multinomial(len(group), np.full(len(group), 1 / len(group)), size=resamples)
-        draws += counts @ group / len(group)
-    low, high = np.quantile(draws / len(values), [0.025, 0.975])
-    return Interval(mean, float(low), float(high))
+        draws += resampled(len(group), rng, resamples=resamples) @ group / len(group)
+    return Interval(mean, *limits(draws / len(values)))
+
+
+def resampled(n: int, rng: np.random.Generator, *, resamples: int = RESAMPLES) -> NDArray[np.int64]:
+    """(resamples, n): how often each of n questions is drawn. (As one table: far faster than
+    drawing rows.)"""
+    return rng.multinomial(n, np.full(n, 1 / n), size=resamples)
+
+
+def limits(draws: Floats) -> tuple[float, float]:
+    """Between what 95 % of a figure's resamples are."""
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def front(router: Router, outcomes: Outcomes, *, steps: int = STEPS) -> list[Point]:

@@ -219,8 +219,8 @@ def _bring_up_to_date(connection: Connection, create: bool, timeout: float) -> N
 def _use_wal(connection: Connection, timeout: float) -> None:
     """Let others read while one writes; the file remembers it.
 
-    SQLite does not wait, whatever `busy_timeout` says, for another that changes the mode too: so
-    this does.
+    SQLite does not wait here, whatever `busy_timeout` says, for another that is writing: so this
+    does.
     """
     connection.execution_options(sqlite_begin=None)  # it can't be done in a transaction
     deadline = time.monotonic() + timeout

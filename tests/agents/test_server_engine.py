@@ -207,11 +207,11 @@ class TestAttempts:
     def test_all_is_given_up_at_the_deadline(self, server):
         server.always = refusal(500, "out of order")
         begun = time.monotonic()
-        [answer] = generate([Request(expert_at(server.url, deadline=1.0), ask("x"))])
-        assert time.monotonic() - begun < 30
+        [answer] = generate([Request(expert_at(server.url, deadline=0.6), ask("x"))])
+        assert time.monotonic() - begun < 2
         assert isinstance(answer, RequestError)
         assert "500: out of order; given up after" in str(answer)
-        assert "`deadline` 1 s" in str(answer)
+        assert "`deadline` 0.6 s" in str(answer)
         assert len(server.asked) > 1
 
     def test_the_deadline_counts_from_the_first_attempt(self, server):
@@ -219,7 +219,7 @@ class TestAttempts:
         begun = time.monotonic()
         generate([Request(expert_at(server.url, deadline=0.3), ask("x"))])
         assert len(server.asked) <= 3
-        assert time.monotonic() - begun < 30
+        assert time.monotonic() - begun < 2
 
     def test_what_waits_for_its_turn_has_its_own_deadline(self, server):
         server.always = Fault(seconds=0.2)
@@ -230,7 +230,7 @@ class TestAttempts:
         server.always = refusal(429, "come tomorrow", Retry_After=86400)
         begun = time.monotonic()
         [answer] = generate([Request(expert_at(server.url), ask("x"))])
-        assert time.monotonic() - begun < 30
+        assert time.monotonic() - begun < 2
         assert "429: come tomorrow; given up after 1 attempt" in str(answer)
 
     def test_a_server_that_hangs(self, server):

@@ -104,12 +104,16 @@ def test_its_evaluation_is_recorded(fitted, tmp_path):
         assert store.run(found.run).status == "done"
 
 
-def test_cost_matters_by_lambda():
+def twins():
     def twin(name, price):
         return expert("music", price).model_copy(update={"name": name})
 
+    return swarm.Pool([twin("dear", 50.0), twin("cheap", 1.0)])
+
+
+def test_cost_matters_by_lambda():
     def calls(**settings):
-        system = fit(on=swarm.Pool([twin("dear", 50.0), twin("cheap", 1.0)]), epochs=8, **settings)
+        system = fit(on=twins(), epochs=8, **settings)
         graphs = system.policy.graphs_for(QUESTIONS)
         return Counter(agent.expert for graph in graphs for agent in graph.agents)
 
@@ -400,14 +404,8 @@ def test_a_start_that_does_not_fit_is_refused(fitted, tmp_path):
 
 def test_a_front_goes_on_from_lambda_to_lambda(tmp_path):
     store = str(tmp_path / "swarm.db")
-    twins = swarm.Pool(
-        [
-            expert("music", price).model_copy(update={"name": name})
-            for name, price in (("dear", 50.0), ("cheap", 1.0))
-        ]
-    )
     router = swarm.MasRouter(**{**SMALL, "epochs": 6, "measure": False})
-    front = router.front([1000.0, 0.0], task(), twins, store=store, progress=Silent())
+    front = router.front([1000.0, 0.0], task(), twins(), store=store, progress=Silent())
     assert list(front) == [0.0, 1000.0]
     costs = [system.evaluate(task()).summary().cost for system in front.values()]
     assert costs[1] < costs[0]
@@ -415,7 +413,7 @@ def test_a_front_goes_on_from_lambda_to_lambda(tmp_path):
         told = [kept.run(system.run).settings for system in front.values()]
     assert [each["lambda"] for each in told] == [0.0, 1000.0]
     assert [each["start"] for each in told] == [None, front[0.0].policy.fingerprint.hex()]
-    again = router.front([0.0, 1000.0], task(), twins, store=store, progress=Silent())
+    again = router.front([0.0, 1000.0], task(), twins(), store=store, progress=Silent())
     assert [system.run for system in again.values()] == [system.run for system in front.values()]
 
 
